@@ -1,0 +1,84 @@
+"""The front door: the `wardround` command. It composes ledger, coordinator and client, and holds no logic."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+
+import click
+import typer
+from typer.core import TyperGroup
+
+import client.errors
+import coordinator.errors
+import ledger.errors
+
+# noun -> (module, typer app, line of help); imported when used, so that `ledger` needs neither torch nor flwr
+NOUNS = {
+    "coordinator": ("coordinator.cli", "app", "Run the consortium's service."),
+    "demo": ("wardround_demo", "app", "Watch four hospitals train one model under differential privacy."),
+    "evidence": ("coordinator.evidence_cli", "app", "Check a finished run, recomputing every round."),
+    "hospital": ("client.cli", "app", "Run a hospital's agent, and see its budget."),
+    "ledger": ("ledger.cli", "app", "Verify, read and write the consortium's log."),
+    "predict": ("client.predict_cli", "app", "Score new patients with a released model."),
+}
+ERRORS = (ledger.errors.LedgerError, client.errors.ClientError, coordinator.errors.CoordinatorError)
+
+
+class _Nouns(TyperGroup):
+    """Imports a noun's command only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the nouns that are installed."""
+        return sorted(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return what the help lists of a noun."""
+        return click.Command(cmd_name, help=NOUNS[cmd_name][2]) if cmd_name in NOUNS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import a noun's command to run it."""
+        if args and args[0] in NOUNS:
+            module, attribute, _ = NOUNS[args[0]]
+            return (
+                args[0],
+                typer.main.get_command(getattr(importlib.import_module(module), attribute)),
+                args[1:],
+            )
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Nouns,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Federated learning among hospitals that nobody has to be believed for. Example: wardround demo",
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error of ours is one line on standard error and exit status 1."""
+    sys.exit(_run(lambda: app(arguments, prog_name="wardround", standalone_mode=True)))
+
+
+def _run(command: Callable[[], object]) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        command()
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()
