@@ -1,0 +1,123 @@
+"""The door from the public TLS port to Flower: a few Fleet requests, and nothing else of the SuperLink.
+
+The SuperLink has three APIs on one port, and only the Fleet API, the nodes' own, authenticates its callers. So the
+service mounts these routes on its public port, and the SuperLink itself stays on loopback. What is forwarded
+is a fixed list of names: the path of the request upstream is taken from the list, never from the caller, so that no
+spelling of a path reaches anything else. Large bodies are streamed, and there is a size limit.
+
+Who calls is for the SuperLink to decide: its own headers, a timestamp signed by the node's key, pass unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+PREFIX = "/v1/fleet/"
+# All that a node needs. Not `register-node` and `unregister-node`: only the coordinator decides who takes part.
+FORWARDED = (
+    "activate-node",
+    "confirm-message-received",
+    "deactivate-node",
+    "get-fab",
+    "get-run",
+    "pull-messages",
+    "pull-object",
+    "push-messages",
+    "push-object",
+    "send-node-heartbeat",
+)
+KEEPALIVE_SECONDS = (
+    4.0  # less than the 5 s after which the SuperLink's uvicorn hangs up: who reuses last loses
+)
+SMALL_BODY = 64 << 10  # bytes; what is no longer is passed on in one piece, which is quicker than a stream
+_REQUEST_HEADERS = ("accept", "content-type")
+_RESPONSE_HEADERS = ("content-length", "content-type")
+_FLOWER = "flwr-"  # prefix of the headers that carry a node's key, timestamp, signature and version
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """Where the SuperLink is and how much is let through to it."""
+
+    address: str  # host:port
+    authority: Path  # certificate that its TLS is checked against
+    max_body: int = 16 << 20  # bytes; Flower cuts arrays into objects of 5 MiB
+    max_connections: int = 64
+    timeout_seconds: float = 30.0
+
+
+class Gateway:
+    """Forwards Fleet requests. Mount `routes`; call `close` when the service shuts down."""
+
+    def __init__(self, settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """Open no connection yet.
+
+        Args:
+            settings: See there.
+            transport: Replaces the network, for tests.
+        """
+        self._settings = settings
+        limits = httpx.Limits(
+            max_connections=settings.max_connections,
+            max_keepalive_connections=settings.max_connections,
+            keepalive_expiry=KEEPALIVE_SECONDS,
+        )
+        self._client = httpx.AsyncClient(
+            base_url=f"https://{settings.address}",
+            verify=ssl.create_default_context(cafile=settings.authority),
+            timeout=settings.timeout_seconds,
+            limits=limits,
+            transport=transport,
+            trust_env=False,  # a proxy set for the machine is not for its loopback
+        )
+        self.routes = tuple(
+            Route(PREFIX + name, partial(self._forward, PREFIX + name), methods=["POST"])
+            for name in FORWARDED
+        )
+
+    async def close(self) -> None:
+        """Close the connections to the SuperLink."""
+        await self._client.aclose()
+
+    async def _forward(self, path: str, request: Request) -> Response:
+        length = request.headers.get("content-length", "")
+        if not (length.isascii() and length.isdecimal()):
+            return PlainTextResponse("state the content length", status_code=411)
+        if int(length) > self._settings.max_body:
+            return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
+        small = int(length) <= SMALL_BODY
+        try:
+            outgoing = self._client.build_request(
+                "POST",
+                path,
+                headers=_chosen(request.headers, _REQUEST_HEADERS) | {"content-length": length},
+                content=await request.body() if small else request.stream(),
+            )
+            answer = await self._client.send(outgoing, stream=True)
+            headers = _chosen(answer.headers, _RESPONSE_HEADERS)
+            if int(answer.headers.get("content-length", SMALL_BODY + 1)) <= SMALL_BODY:
+                return Response(await answer.aread(), answer.status_code, headers)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        except httpx.TransportError as error:
+            _log.warning("the SuperLink does not answer (%s)", type(error).__name__)
+            return PlainTextResponse("Flower's SuperLink does not answer; try again", status_code=503)
+        return StreamingResponse(
+            answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(answer.aclose)
+        )
+
+
+def _chosen(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in names or name.startswith(_FLOWER)}

@@ -1,0 +1,157 @@
+"""The gateway: ten Fleet requests pass unchanged, no spelling of any other path does, and bodies are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from coordinator.gateway import FORWARDED, SMALL_BODY, Gateway, GatewaySettings
+from coordinator.tls import ensure_tls
+
+Upstream = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ensure_tls(tmp_path_factory.mktemp("tls"), [], datetime.now(UTC)).authority
+
+
+def ask(
+    authority: Path,
+    upstream: Upstream,
+    path: str,
+    *,
+    method: str = "POST",
+    max_body: int = 1 << 20,
+    **request: object,
+) -> httpx.Response:
+    """Send one request through a gateway in front of `upstream`."""
+
+    async def run() -> httpx.Response:
+        settings = GatewaySettings(address="127.0.0.1:1", authority=authority, max_body=max_body)
+        gateway = Gateway(settings, httpx.MockTransport(upstream))
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            response = await client.request(method, path, **request)  # type: ignore[arg-type]
+        await gateway.close()
+        return response
+
+    return asyncio.run(run())
+
+
+def echo(request: httpx.Request) -> httpx.Response:
+    headers = {"seen-" + name: value for name, value in request.headers.items()}
+    kept = {"flwr-seen-" + name: value for name, value in request.headers.items()}
+    own = {"content-type": "application/x-protobuf", "content-length": str(len(request.content))}
+
+    async def body() -> AsyncIterator[bytes]:  # as a network gives it: in pieces, readable once
+        for start in range(0, len(request.content), 1000):
+            yield request.content[start : start + 1000]
+
+    return httpx.Response(200, headers=headers | kept | own, content=body())
+
+
+def unreachable(request: httpx.Request) -> httpx.Response:
+    raise AssertionError(f"forwarded {request.url}")
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_BODY, SMALL_BODY + 1, 1 << 20])
+@pytest.mark.parametrize("name", FORWARDED)
+def test_a_fleet_request_passes_unchanged(authority: Path, name: str, size: int) -> None:
+    seen: list[str] = []
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return echo(request)
+
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    answer = ask(authority, upstream, f"/v1/fleet/{name}", content=body)
+    assert (answer.status_code, answer.content) == (200, body)
+    assert seen == [f"https://127.0.0.1:1/v1/fleet/{name}"]
+
+
+def test_the_signature_passes_and_cookies_do_not(authority: Path) -> None:
+    headers = {
+        "flwr-signature": "s",
+        "flwr-timestamp": "t",
+        "flwr-public-key": "k",
+        "cookie": "c",
+        "x-other": "o",
+    }
+    answer = ask(authority, echo, "/v1/fleet/pull-messages", content=b"x", headers=headers)
+    passed = {name.removeprefix("flwr-seen-") for name in answer.headers if name.startswith("flwr-seen-")}
+    assert {"flwr-signature", "flwr-timestamp", "flwr-public-key"} <= passed
+    assert not passed & {"cookie", "x-other"}
+    assert not [name for name in answer.headers if name.startswith("seen-")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/control/register-node",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/fleet/",
+        "/v1/fleet",
+        "/v1/fleet/../control/start-run",
+        "/v1/fleet/%2e%2e/control/start-run",
+        "/v1/fleet/..%2fcontrol%2fstart-run",
+        "/v1/fleet/pull-messages/../../control/start-run",
+        "//v1/control/start-run",
+        "/v1//control/start-run",
+        "/docs",
+        "/openapi.json",
+        "/health",
+        "/",
+    ],
+)
+def test_path_smuggling_nothing_else_is_reachable(authority: Path, path: str) -> None:
+    assert ask(authority, unreachable, path, content=b"x").status_code == 404
+
+
+def test_a_trailing_slash_is_sent_back_not_forwarded(authority: Path) -> None:
+    assert ask(authority, unreachable, "/v1/fleet/pull-messages/", content=b"x").status_code == 307
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_only_post_is_forwarded(authority: Path, method: str) -> None:
+    assert ask(authority, unreachable, "/v1/fleet/pull-messages", method=method).status_code == 405
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(authority: Path) -> None:
+    answer = ask(authority, unreachable, "/v1/fleet/push-object", content=b"x" * 1001, max_body=1000)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("length", [None, "-1", "+1", "1e3", "²"])
+def test_a_body_of_unstated_length_is_refused(authority: Path, length: str | None) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    headers = {} if length is None else {"content-length": length.encode()}
+    answer = ask(authority, unreachable, "/v1/fleet/push-object", content=chunks(), headers=headers)
+    assert answer.status_code == 411
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
+def test_a_superlink_that_is_down_is_said_to_be(authority: Path, error: type[httpx.TransportError]) -> None:
+    def down(request: httpx.Request) -> httpx.Response:
+        raise error("no", request=request)
+
+    assert ask(authority, down, "/v1/fleet/pull-messages", content=b"x").status_code == 503
+
+
+@pytest.mark.parametrize("status", [401, 403, 412, 500])
+def test_a_refusal_keeps_its_status_and_text(authority: Path, status: int) -> None:
+    answer = ask(
+        authority, lambda _: httpx.Response(status, text="why"), "/v1/fleet/activate-node", content=b"x"
+    )
+    assert (answer.status_code, answer.text) == (status, "why")
