@@ -108,7 +108,9 @@ def _refuse(_: str) -> NoReturn:
     raise ValueError("only integers")
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+)
 _DECODER = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse)
 
 

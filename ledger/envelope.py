@@ -6,7 +6,6 @@ knowing the consortium, in any order and on any core. Whether a key may sign is 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ledger import canonical, records
+from ledger.encoding import decode_base64, encode_base64
 from ledger.errors import MalformedError, VerificationError
 from ledger.records import MAX_RECEIPT_SIZE, MAX_RECORD_SIZE, Receipt, Record
 from ledger.signature import SigningKey
@@ -79,11 +79,9 @@ def assemble(record: Record, signatures: Mapping[str, bytes]) -> bytes:
         MalformedError: the entry would be larger than the log takes.
     """
     wire = {
-        "payload": base64.b64encode(record.to_bytes()).decode(),
+        "payload": encode_base64(record.to_bytes()),
         "payloadType": PAYLOAD_TYPE,
-        "signatures": [
-            {"keyid": k, "sig": base64.b64encode(s).decode()} for k, s in sorted(signatures.items())
-        ],
+        "signatures": [{"keyid": k, "sig": encode_base64(s)} for k, s in sorted(signatures.items())],
     }
     data = canonical.dumps(wire)
     _cap(record, data)
@@ -103,10 +101,8 @@ def parse_entry(data: bytes) -> Entry:
     if not wire.signatures:
         raise MalformedError("the record is not signed")
     require_sorted("signatures", [s.keyid for s in wire.signatures])
-    payload = _decode(wire.payload)
-    signatures = {s.keyid: _decode(s.sig) for s in wire.signatures}
-    if any(len(s) != 64 for s in signatures.values()):
-        raise MalformedError("a signature must have 64 bytes")
+    payload = decode_base64(wire.payload, "payload")
+    signatures = {s.keyid: decode_base64(s.sig, "signature", 64) for s in wire.signatures}
     if canonical.dumps(value) != data:  # `value` is what `wire` was built from, field by field
         raise MalformedError("the envelope is not in canonical form")
     record = records.parse(payload)
@@ -140,16 +136,6 @@ def open_entry(data: bytes) -> Entry:
 def public_hex(key: SigningKey) -> str:
     """Return the public half of a key as records spell it."""
     return key.verifier.public.hex()
-
-
-def _decode(text: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise MalformedError("not standard base64") from None
-    if base64.b64encode(data).decode() != text:  # Python accepts a second spelling of the last byte
-        raise MalformedError("base64 with spare bits")
-    return data
 
 
 def _cap(record: Record, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """A hospital's own copy of the log, and its witness: pull, judge, store, and only then cosign.
 
-The decision is `witness.judge`, the disk `store`. What was accepted is stored in one transaction with the view
-before any cosignature exists; a contradiction is stored as evidence and ends the cosigning for good.
+The decision is `witness.judge`, the disk `store`. What was accepted is stored in one transaction, and the view
+follows from it, before any cosignature exists; a contradiction is stored as evidence and ends the cosigning for good.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ledger import audit, envelope, finality, witness
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.envelope import Entry
 from ledger.errors import InconsistentError, RuleError, StorageError, VerificationError
-from ledger.log import restore_view
+from ledger.log import SNAPSHOT_EVERY, restore_view
 from ledger.merkle import EMPTY_ROOT, leaf_hash
 from ledger.note import Note
 from ledger.signature import Signature, SigningKey
@@ -40,6 +40,8 @@ class Mirror:
         self._store = store
         self._charter = charter
         self.view = restore_view(store) if store.size else None
+        snapshot = store.snapshot()
+        self._snapshot_size = snapshot[0] if snapshot else 0
 
     @classmethod
     def create(cls, folder: Path, charter: str) -> Mirror:
@@ -183,14 +185,16 @@ class Mirror:
     def _append(self, entries: Sequence[bytes], accepted: Accepted, note: bytes) -> None:
         before = (self._store.size, self._store.root if self._store.size else EMPTY_ROOT)
         leaves = [leaf_hash(data) for data in entries[: len(entries) - len(accepted.leaves)]]
+        due = not self._snapshot_size or accepted.view.size - self._snapshot_size >= SNAPSHOT_EVERY
         self._store.append(
             entries,
             [*leaves, *accepted.leaves],
             before=before,
             note=note,
-            snapshot=accepted.view.to_bytes(),
+            snapshot=accepted.view.to_bytes() if due else None,
         )
         self.view = accepted.view
+        self._snapshot_size = accepted.view.size if due else self._snapshot_size
 
     def _look_for_fork(self, read: Read, seen: bytes, note: bytes) -> None:
         """Raise where the log shows another tree: were its entries only damaged on the way, nothing is proved."""

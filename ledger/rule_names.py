@@ -22,7 +22,7 @@ RULES: dict[str, str] = {
     "charter.quorum": "k = floor((n + f) / 2) + 1, 2k - n > f and k <= n - f.",
     "charter.recovery": "The recovery quorum is 1 to all recovery keys, or 0 where there are none.",
     "succession.previous": "A succession names the log whose state it is judged in, at its exact size.",
-    "succession.new-origin": "A succession's origin and log key are new.",
+    "succession.new-origin": "A succession's origin and log key are new: no log before it had them.",
     "succession.decided": "A quorum of the dead log's witnesses or its recovery quorum signed the succession.",
     "amendment.replaces": "An amendment names the charter version in force.",
     "amendment.votes": "A quorum of the witnesses in force voted for the amendment, each with its own key.",

@@ -32,8 +32,11 @@ def succession(state: State, entry: Entry, record: Succession) -> State:
     previous = record.previous
     same = previous.origin == state.origin and previous.size == state.size
     require(same, "succession.previous", f"the state is that of {state.origin} at size {state.size}")
-    renewed = record.origin != state.origin and record.terms.log not in {s.log for s in state.witness_sets}
-    require(renewed, "succession.new-origin", "the origin or the log key is the dead log's")
+    dead_logs = tuple(dict.fromkeys((*state.dead_logs, *(s.log for s in state.witness_sets))))
+    own = _verifier(record.terms.log, "charter.log-key")
+    old = [_verifier(text, "charter.log-key") for text in dead_logs]
+    renewed = all(record.origin != k.name and own.public != k.public for k in old)
+    require(renewed, "succession.new-origin", "the origin or the log key is a dead log's")
     later = record.founded_at >= state.time
     require(later, "record.time", f"founded at {record.founded_at}, the dead log reached {state.time}")
     voters = _voters(state)
@@ -47,7 +50,7 @@ def succession(state: State, entry: Entry, record: Succession) -> State:
     }
     allowed = voters | recovery | fresh
     require(fresh <= entry.signers <= allowed, "record.signers", "every new key must sign, and no stranger")
-    return _found(record)
+    return replace(_found(record), dead_logs=dead_logs)
 
 
 def amendment(state: State, entry: Entry, record: Amendment) -> State:

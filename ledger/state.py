@@ -126,6 +126,7 @@ class State:
 
     size: int  # records applied: the next record's index
     origin: str
+    dead_logs: tuple[str, ...]  # verifier keys of the logs that this one follows; their names are the origins
     name: str
     version: int  # of the charter: 1, then one more with each amendment
     rules: int
@@ -176,7 +177,7 @@ class State:
 
 
 EMPTY = State(
-    size=0, origin="", name="", version=0, rules=0, time=0, recovery_keys=(), recovery_quorum=0,
+    size=0, origin="", dead_logs=(), name="", version=0, rules=0, time=0, recovery_keys=(), recovery_quorum=0,
     members=Map(), keys=Map(), witness_sets=(), agreements=Map(), datasets=Map(), jobs=Map(), approvals=Map(),
     approval_numbers=Map(), deliveries=0, seen=Map(), batch=NO_BATCH,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 from immutables import Map
 
@@ -17,7 +17,7 @@ from ledger.canonical import Text
 from ledger.envelope import Entry
 from ledger.errors import MalformedError, VerificationError
 from ledger.merkle import Frontier, leaf_hash
-from ledger.records import Receipt
+from ledger.records import Receipt, Succession
 from ledger.rule_names import require
 from ledger.state import EMPTY, MAX_SNAPSHOT_SIZE, State
 
@@ -78,8 +78,7 @@ class View:
             RuleError: the succession was not decided, or names another root.
         """
         state = rules.succeed(self.state, entry)
-        root = getattr(entry.record, "previous", None)
-        named = root is not None and root.root == self.root.hex()
+        named = cast(Succession, entry.record).previous.root == self.root.hex()
         require(named, "succession.previous", "the dead log's root is another one")
         return _founded(state, entry)
 
@@ -128,7 +127,7 @@ def _remember(roots: Map[str, str], before: State, state: State, tree: Frontier)
     roots = roots.set(str(tree.size), tree.root().hex())
     began = before.batch.start if before.batch.job else before.size
     # Forgetting looks at everything kept, so it waits until as many entries were read: O(1) an entry.
-    period = max(4 * MIN_ROOTS, 1 << (len(roots) + len(state.jobs)).bit_length())
+    period = max(4 * MIN_ROOTS, 1 << (len(roots) + len(state.jobs)).bit_length() - 1)
     return _pruned(state, roots) if began // period != tree.size // period else roots
 
 

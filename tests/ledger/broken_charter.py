@@ -160,6 +160,23 @@ case(
 
 
 @breaks("succession.new-origin")
+def succession_with_the_dead_logs_key() -> Case:
+    c = founded()
+    origin = "ledger.example/heart-2"
+    same = replace(example.LOG_KEY, name=origin).verifier.to_text()
+    return changed(c, c.succession(origin=origin), terms=c.terms(origin=origin, log=same))
+
+
+@breaks("succession.new-origin")
+def succession_back_to_a_log_that_died_before() -> Case:
+    first = founded()
+    c = first.succeed(first.succession(origin="ledger.example/heart-2"))
+    good = c.succession(origin="ledger.example/heart-3")
+    log = witness_of(example.ORIGIN, KeyType.ED25519)
+    return changed(c, good, origin=example.ORIGIN, terms=c.terms(log=log))
+
+
+@breaks("succession.new-origin")
 def succession_with_the_old_origin() -> Case:
     c = founded()
     return changed(

@@ -12,6 +12,7 @@ from ledger.note import Note, sign_note
 from ledger.signature import SigningKey
 from ledger.source import Read, open_source
 from ledger.store import Store
+from ledger.view import View
 from tests.ledger.consortium import Consortium
 
 WITNESSES = tuple(example.WITNESSES.values())
@@ -53,8 +54,15 @@ class LogFolder:
     def note(self, entries: Sequence[bytes]) -> Note:
         """The signed checkpoint of entries."""
         root = root_hash([leaf_hash(e) for e in entries])
-        checkpoint = Checkpoint(origin=self.keys[0].name, size=len(entries), root=root)
-        return sign_note(checkpoint.to_text(), *self.keys)
+        return self.sign(Checkpoint(origin=self.keys[0].name, size=len(entries), root=root).to_text())
+
+    def head(self, view: View) -> Checkpoint:
+        """The checkpoint of a view."""
+        return Checkpoint(origin=self.keys[0].name, size=view.size, root=view.root)
+
+    def sign(self, text: str) -> Note:
+        """Sign with the log's keys."""
+        return sign_note(text, *self.keys)
 
 
 def running() -> tuple[Consortium, str]:

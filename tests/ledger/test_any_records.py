@@ -50,7 +50,7 @@ signer_sets = st.lists(st.sampled_from(KEYS), max_size=9, unique=True)
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 @given(st.lists(st.tuples(any_record(POOL), signer_sets), max_size=4))
 def test_apply_raises_nothing_but_rule_errors_on_well_formed_records(
@@ -76,7 +76,7 @@ def honest_signers(record: Record) -> list[Any]:
         return []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(BUSY.entries), st.data())
 def test_one_field_changed_in_a_record_that_was_accepted(entry: Entry, data: st.DataObject) -> None:
     """Valid but for one field, and met at any moment: accepted or refused by name, never a stumble."""

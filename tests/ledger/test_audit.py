@@ -14,6 +14,7 @@ from ledger.audit import Audit, audit, replay
 from ledger.errors import LedgerError, RuleError, StorageError, VerificationError
 from ledger.policy import Group, Log, Policy
 from ledger.report import established, not_established
+from ledger.signature import KeyType
 from ledger.source import open_source
 from tests.ledger.consortium import Consortium
 from tests.ledger.log_folder import WITNESSES, LogFolder, running
@@ -164,7 +165,7 @@ def amended(folder: LogFolder, *, witnessed_by_both: bool) -> Consortium:
     joined = consortium.member("foxtrot")
     change = consortium.amendment(add=(joined,), remove=("echo",))
     consortium.append(change)
-    fresh = example.key(f"foxtrot witness {7 + 1} 1", "foxtrot.example/witness", example.KeyType.COSIGNATURE)
+    fresh = example.key(f"foxtrot witness {7 + 1} 1", "foxtrot.example/witness", KeyType.COSIGNATURE)
     assert fresh.verifier.to_text() == joined.witness
     remaining = [key for name, key in example.WITNESSES.items() if name != "echo"]
     old = WITNESSES if witnessed_by_both else remaining[:3]

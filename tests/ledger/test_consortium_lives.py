@@ -20,30 +20,10 @@ from ledger.records import Abort, Round, Start
 from ledger.values import decimal
 from ledger.view import NOTHING, View
 from tests.ledger.consortium import DAY, Consortium, digest
+from tests.ledger.job_memory import Memory, text
 
 HOSPITALS = ("alpha", "bravo", "charlie", "delta", "echo", "fox", "golf")
 picks = st.randoms(use_true_random=False)
-
-
-def text(hundredths: int) -> str:
-    """A number of hundredths as records spell it."""
-    whole, rest = divmod(hundredths, 100)
-    return f"{whole}.{rest:02}".rstrip("0").rstrip(".")
-
-
-class Memory:
-    """What one job's history implies for its next round."""
-
-    def __init__(self, hospitals: list[str]) -> None:
-        self.hospitals = hospitals
-        self.round, self.last_time = 1, 0
-        self.keys: dict[
-            str, str
-        ] = {}  # hospital -> key at the last start, round or abort; absent if no member
-        self.withdrawn: set[str] = set()
-        self.skipped: set[str] = set()
-        self.spent = dict.fromkeys(hospitals, 0)  # hundredths
-        self.expires = 0
 
 
 class Lives(RuleBasedStateMachine):
@@ -59,6 +39,8 @@ class Lives(RuleBasedStateMachine):
         self.before = self.c.view
         self.offer()
         self.offer()
+        for job in (("alpha", "bravo", "charlie"), ("delta", "echo")):
+            self.begin_job(list(job))
 
     def present(self) -> list[str]:
         return [m.name for m in self.c.members() if m.role == "hospital"]
@@ -70,8 +52,12 @@ class Lives(RuleBasedStateMachine):
 
     # --- membership ---
 
-    @rule(random=picks, what=st.sampled_from(["join", "leave", "rotate", "rotate", "steal", "steal"]))
-    def amend(self, random: Any, what: str) -> None:
+    @rule(
+        random=picks,
+        what=st.sampled_from(["join", "leave", "rotate", "rotate", "steal", "steal"]),
+        then=st.booleans(),
+    )
+    def amend(self, random: Any, what: str, then: bool) -> None:
         """Somebody joins, leaves or changes keys: most often a hospital in the middle of a job."""
         free = [h for h in HOSPITALS if h not in self.c.state.members]
         busy = [m for m in self.c.members() if any(m.name in job.hospitals for job in self.running.values())]
@@ -84,6 +70,7 @@ class Lives(RuleBasedStateMachine):
             stolen = (member.key,) if what == "steal" else ()
             self.c.append(self.c.amendment(rotate=(self.c.rotation(member.name),), revoke=stolen))
             self.revoked.update(stolen)
+        self.go_on(random, then)
 
     # --- jobs ---
 
@@ -103,52 +90,33 @@ class Lives(RuleBasedStateMachine):
         offering = [h for h in self.present() if f"{h}/heart" in self.c.state.datasets]
         self.c.append(self.c.agreement(*offering, text=digest(f"agreement {self.c.view.size}")))
 
-    @rule(random=picks, held_out=st.booleans(), refuse=st.booleans(), think_again=st.booleans())
-    def propose_and_start(self, random: Any, held_out: bool, refuse: bool, think_again: bool) -> None:
-        busy = {f"{h}/heart" for m in self.running.values() for h in m.hospitals}
+    def valid_until(self, hospital: str) -> int:
+        """When the last agreement that lets a hospital take part expires; 0 where there is none."""
         now = self.c.state.time
-        valid = [a for a in self.c.state.agreements.values() if a.expires_at > now]
-        agreed = {p for a in valid for p in a.parties}
-        free = [h for h in self.present() if h in agreed and f"{h}/heart" in self.c.state.datasets]
-        free = [h for h in free if f"{h}/heart" not in busy]
-        if len(free) < 2:
-            return
-        hospitals = sorted(random.sample(free, random.randint(2, min(3, len(free)))))
+        agreed = (a.expires_at for a in self.c.state.agreements.values() if hospital in a.parties)
+        return max((t for t in agreed if t > now), default=0)
+
+    @rule(random=picks, held_out=st.booleans(), hesitate=st.booleans())
+    def propose_and_start(self, random: Any, held_out: bool, hesitate: bool) -> None:
+        busy = {h for m in self.running.values() for h in m.hospitals}
+        free = [h for h in self.present() if self.valid_until(h) and h not in busy]
+        if len(free) > 1:
+            chosen = sorted(random.sample(free, random.randint(2, min(3, len(free)))))
+            self.begin_job(chosen, held_out=held_out, hesitate=hesitate)
+
+    def begin_job(self, hospitals: list[str], *, held_out: bool = True, hesitate: bool = False) -> None:
         more: dict[str, Any] = {} if held_out else {"evaluate": (), "heldout_epsilon": "0"}
-        job = self.c.append(self.c.job(*hospitals, **more)).digest
-        if refuse:
+        job = self.c.append(self.c.job(*hospitals, rounds=6, **more)).digest
+        if hesitate:
             self.c.append(self.c.refusal(hospitals[0], job))
+            self.c.append(self.c.approval(hospitals[0], job))
+            self.c.append(self.c.withdrawal(hospitals[0], job))
         for hospital in hospitals:
             self.c.append(self.c.approval(hospital, job))
-        if think_again:
-            self.c.append(self.c.withdrawal(hospitals[0], job))
-            self.c.append(self.c.approval(hospitals[0], job))
-        start = self.c.append(self.c.start(job)).record
-        assert isinstance(start, Start)
-        memory = Memory(hospitals)
-        last = (
-            max(a.expires_at for a in valid if set(hospitals) <= set(a.parties))
-            if any(set(hospitals) <= set(a.parties) for a in valid)
-            else 0
-        )
-        memory.expires = min(self.c.job_state(job).record.expires_at, last) if last else 0
-        if not last:  # their agreements differ: let this one go
-            self.c.append(self.c.ended(job, "cancelled"))
-            return
-        self.running[job] = memory
+        self.c.append(self.c.start(job))
+        ends = self.c.job_state(job).record.expires_at
+        self.running[job] = Memory(hospitals, {h: min(ends, self.valid_until(h)) for h in hospitals})
         self.remember(job)
-
-    def code(self, memory: Memory, hospital: str) -> str:
-        """Why a hospital cannot give a receipt, as PROTOCOL.md says it; "" where it can."""
-        if hospital in memory.withdrawn:
-            return "withdrawn"
-        if memory.keys.get(hospital) in self.revoked:
-            return "revoked"
-        if hospital not in memory.keys:
-            return "removed"
-        if memory.last_time >= memory.expires:
-            return "expired"
-        return "skipped" if hospital in memory.skipped else ""
 
     def receive(self, job: str, hospital: str) -> None:
         memory, ref = self.running[job], f"{hospital}/heart"
@@ -171,12 +139,16 @@ class Lives(RuleBasedStateMachine):
         for _ in range(rounds):
             self.exchange(job, lose, bad)
 
+    def go_on(self, random: Any, then: bool) -> None:
+        if then and self.running:
+            self.exchange(random.choice(sorted(self.running)), lose=False, bad=False)
+
     def exchange(self, job: str, lose: bool, bad: bool) -> None:
         memory = self.running[job]
         found = self.c.job_state(job)
         if memory.round > found.record.last_exchange:
             return
-        codes = {h: code for h in memory.hospitals if (code := self.code(memory, h))}
+        codes = {h: code for h in memory.hospitals if (code := memory.code(h, self.revoked))}
         able = [h for h in memory.hospitals if h not in codes and self.spent[f"{h}/heart"] < 750]
         if lose and len(able) > 1:
             able.pop()
@@ -196,8 +168,8 @@ class Lives(RuleBasedStateMachine):
         self.remember(job)
 
     @precondition(lambda self: self.running)
-    @rule(random=picks, withdraw=st.sampled_from([False, False, True]))
-    def step_back(self, random: Any, withdraw: bool) -> None:
+    @rule(random=picks, withdraw=st.sampled_from([False, False, True]), then=st.booleans())
+    def step_back(self, random: Any, withdraw: bool, then: bool) -> None:
         """A participant skips the next round, or withdraws from the job."""
         job = random.choice(sorted(self.running))
         memory = self.running[job]
@@ -207,6 +179,7 @@ class Lives(RuleBasedStateMachine):
             hospital = random.choice(could)
             self.c.append(self.c.withdrawal(hospital, job) if withdraw else self.c.skip(hospital, job))
             done.add(hospital)
+        self.go_on(random, then)
 
     @precondition(lambda self: self.running)
     @rule(random=picks, cancel=st.sampled_from([False, False, False, True]))
@@ -246,7 +219,7 @@ class Lives(RuleBasedStateMachine):
     def succeed(self, recovery: bool, number: int) -> None:
         if number % 10:  # seldom
             return
-        origin = f"ledger.example/heart-{number}-{self.c.view.size}"
+        origin = f"ledger.example/heart-{len(self.c.state.dead_logs) + 2}"
         record = self.c.succession(origin=origin)
         dead = self.c.view
         self.c = self.c.succeed(record, *(self.c.recovery[:2] if recovery else self.c.voters()))
@@ -318,6 +291,6 @@ class Lives(RuleBasedStateMachine):
 
 
 Lives.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestLives = Lives.TestCase

@@ -75,7 +75,7 @@ def test_every_scalar_has_its_pattern() -> None:
 
 def test_code_lists() -> None:
     text = section("## Code lists")
-    bullets = re.findall(r"^- \*\*(.+?)\*\*.*?: (`.+?`)\.", text, re.M | re.S)
+    bullets = re.findall(r"^- \*\*(.+?)\*\*.*?:\s+(`.+?`)\.", text, re.M | re.S)
     listed = [re.findall(r"`([a-z-]+)`", codes) for _, codes in bullets][:5]
     assert listed == [
         sorted(rules_rounds.SKIP_CODES),

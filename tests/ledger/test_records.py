@@ -19,7 +19,7 @@ from ledger.values import MAX_MEMBERS, LeftOut, Member, Setting, Software
 from tests.ledger.arbitrary import any_record, instances
 from tests.ledger.consortium import Consortium, digest
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=40, deadline=None)
 
 
 def one_of_each() -> list[Record]:
