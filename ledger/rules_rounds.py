@@ -174,13 +174,13 @@ def _left_out(state: State, found: JobState, left_out: Iterable[LeftOut]) -> dic
         if present:
             right = code in ADMISSION_CODES
         else:
-            known = _known_reason(state, found, name, party)
+            known = known_reason(state, found, name, party)
             right = code == known if known else code in ABSENT_CODES
         require(right, "round.reasons", f"{name} is left out as {code!r}")
     return codes
 
 
-def _known_reason(state: State, found: JobState, name: str, party: Party) -> str:
+def known_reason(state: State, found: JobState, name: str, party: Party) -> str:
     """Return the reason why a participant cannot have given a receipt, as far as the log knows one."""
     span = _key_at(state, name, found.last_index)
     reasons = (

@@ -1,0 +1,68 @@
+"""`wardround coordinator`: run the consortium's service, and see how it stands. Parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator import config, service, status_page
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run the consortium's service. Example: wardround coordinator up /srv/wardround",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+@app.command()
+def up(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Serve the log, run the jobs on it, until it is interrupted.
+
+    Example: wardround coordinator up /srv/wardround
+    """
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    service.run(config.load(directory), _printer(as_json))
+
+
+@app.command()
+def status(
+    where: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="The coordinator's folder, or its address.")
+    ],
+    authority: Annotated[
+        Path | None, typer.Option(help="Certificate of the authority that the address is checked against.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the jobs, who takes part, what was spent and measured, and the log.
+
+    Example: wardround coordinator status https://wardround.example.org:8443 --authority ca.pem
+    """
+    found = status_page.fetch(where, authority)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for line in status_page.lines(found):
+        typer.echo(line)
+
+
+def _printer(as_json: bool) -> service.Announce:
+    """Return what prints events; any thread may call it."""
+    lock = threading.Lock()
+
+    def announce(event: Mapping[str, object]) -> None:
+        with lock:
+            typer.echo(json.dumps(dict(event)) if as_json else status_page.sentence(event))
+
+    return announce

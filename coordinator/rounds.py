@@ -1,0 +1,272 @@
+"""The exchanges of one running job: ask, wait, judge, average, record. `Rounds` for real.
+
+The decisions are pure and elsewhere: `closing`, `aggregation`, `evaluations`, `lifecycle`. Here they meet the log
+and the store. Nothing but those two is kept from one exchange to the next, so it may be killed on any line: what
+was not recorded is asked for again, and hospitals send the same bytes again (PROTOCOL.md, "One attempt a round").
+
+Order of writes of an exchange: every update and histogram as it arrives; the next model and the strategy's memory;
+then receipts and round record in one batch. So the record never names bytes that are not on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from coordinator import closing, evaluations, terms
+from coordinator.aggregation import Aggregate, RoundInputs, aggregate
+from coordinator.blobs import BlobStore
+from coordinator.closing import Answer, Heard
+from coordinator.errors import AggregationError
+from coordinator.evaluations import Evaluations
+from coordinator.exchange import Arrival, Exchange, Value
+from coordinator.histories import History
+from coordinator.lifecycle import Step, next_step
+from coordinator.phases import Phases
+from coordinator.sequencer import Sequencer
+from coordinator.standing import Standing
+from ledger import envelope
+from ledger.errors import LedgerError
+from ledger.records import Abort, Receipt, Round, inputs_digest
+from ledger.signature import SigningKey
+from ledger.state import JobState
+
+NODE_POLL_SECONDS = 0.1  # between looks at who is there, and only while somebody is away
+_log = logging.getLogger(__name__)
+
+
+class Nodes(Protocol):
+    """Which Flower node is whose, and who is there."""
+
+    def ids(self) -> Mapping[str, int]:
+        """Return hospital -> node id of every registered node."""
+
+    def online(self) -> frozenset[str]:
+        """Return the hospitals whose node is connected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What the exchanges of every job share."""
+
+    sequencer: Sequencer
+    blobs: BlobStore
+    nodes: Nodes
+    key: SigningKey  # signs the coordinator's records
+    phases: Phases
+    round_seconds: float
+    patience_seconds: float
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class _Open:
+    """An exchange under way."""
+
+    round: int
+    hospitals: dict[int, str]  # by node id
+    began: float
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+class JobRounds:
+    """Decides about one job that runs. One thread at a time."""
+
+    def __init__(self, desk: Desk, job: str) -> None:
+        """Take the job up where the log says that it is.
+
+        Args:
+            desk: What all jobs share.
+            job: Its digest.
+
+        Raises:
+            IntegrityError: the store lacks a histogram that an earlier round published.
+        """
+        self._desk = desk
+        self._job = job
+        self._open: _Open | None = None
+        self._doubtful = True  # somebody may be away: look before asking
+        self._given_up: frozenset[str] = frozenset()  # away for so long that no round waits for them
+        history = desk.sequencer.standing.jobs[job]
+        self._evaluations: Evaluations = evaluations.of_history(history, desk.blobs.read)
+        self._measured = len(history.closed)
+
+    def next_exchange(self) -> Exchange | None:
+        """Close the exchange before, if any, and return the next one, or None when the job's exchanges are over.
+
+        Raises:
+            StoppedError: the coordinator is being stopped.
+            LedgerError, CoordinatorError: the exchange cannot be recorded; ask again after a restart.
+        """
+        if self._open is not None:
+            self._desk.phases.add("replies", self._desk.clock() - self._open.began)
+            with self._desk.phases.during("closing"):
+                self._close_exchange(self._open)
+            self._open = None
+        found = self._await_turn()
+        return self._dispatch(found) if found is not None else None
+
+    def receive(self, arrival: Arrival) -> None:
+        """Take one node's reply; a second one, or a stranger's, is ignored: the first stands."""
+        exchange = self._open
+        hospital = exchange.hospitals.get(arrival.node_id) if exchange is not None else None
+        if exchange is None or hospital is None or hospital in exchange.answers:
+            _log.warning("a reply that nobody asked for was ignored (node %d)", arrival.node_id)
+            return
+        answer = closing.read_answer(hospital, arrival, self._desk.blobs.put)
+        if answer.absent:
+            _log.warning("round %d: %s: %s %s", exchange.round, hospital, answer.absent, answer.refused)
+        exchange.answers[hospital] = answer
+
+    def close(self) -> None:
+        """Forget an exchange under way: it will be asked for again."""
+        self._open = None
+
+    def _await_turn(self) -> JobState | None:
+        """Wait until the log is final as far as the next exchange needs; None when there is none."""
+        with self._desk.phases.during("finality"):
+            self._desk.sequencer.wait(self._may_go_on)
+        standing = self._desk.sequencer.standing
+        return standing.state.jobs[self._job] if self._goes_on(standing) else None
+
+    def _may_go_on(self, standing: Standing) -> bool:
+        found = standing.state.jobs[self._job]
+        return not self._goes_on(standing) or closing.must_be_final(found) < standing.final_size
+
+    def _goes_on(self, standing: Standing) -> bool:
+        now = int(self._desk.clock())
+        return next_step(standing.state, standing.jobs[self._job], now, asked_until=now) is Step.RUN
+
+    def _dispatch(self, found: JobState) -> Exchange:
+        """Return one message for every participant whose node is known and that may still take part."""
+        asked = [
+            name
+            for name, party in sorted(found.parties.items())
+            if not party.withdrawn and party.agreements_until > found.last_time
+        ]
+        self._await_nodes(frozenset(asked), found.record.min_participants)
+        ids = self._desk.nodes.ids()
+        now = self._desk.clock()
+        deadline = now + self._desk.round_seconds
+        config = self._config(found, int(deadline))
+        hospitals = {ids[name]: name for name in asked if name in ids}
+        self._open = _Open(round=found.next_round, hospitals=hospitals, began=now)
+        for name in asked:
+            if name not in ids:
+                self._open.answers[name] = Answer(hospital=name, absent="unreachable")
+        model = np.frombuffer(self._desk.blobs.read(found.model), dtype="<f4")
+        return Exchange(
+            round=found.next_round,
+            model=model,
+            configs=dict.fromkeys(hospitals, config),
+            deadline=deadline,
+        )
+
+    def _config(self, found: JobState, deadline: int) -> dict[str, Value]:
+        config: dict[str, Value] = {
+            "job": self._job,
+            "round": found.next_round,
+            "model": found.model,
+            "checkpoint": self._desk.sequencer.pending(),
+            "deadline": deadline,
+        }
+        if found.next_round in found.record.evaluate:
+            config["edges"] = json.dumps(evaluations.spell(self._evaluations.edges))
+        return config
+
+    def _await_nodes(self, wanted: frozenset[str], minimum: int) -> None:
+        """Give hospitals whose node is away a moment to come back, so that a short absence costs no round."""
+        if not self._doubtful:
+            return
+        began = self._desk.clock()
+        with self._desk.phases.during("absence"):
+            while True:
+                away = wanted - self._desk.nodes.online()
+                self._given_up &= away
+                waited = self._desk.clock() - began
+                patient = bool(away - self._given_up) and waited < self._desk.patience_seconds
+                enough = len(wanted - away) >= minimum
+                if (enough and not patient) or waited >= self._desk.round_seconds:
+                    break
+                self._desk.sequencer.wait(lambda standing: False, NODE_POLL_SECONDS)
+        self._doubtful, self._given_up = False, away
+
+    def _close_exchange(self, exchange: _Open) -> None:
+        """Judge what came, and record it; again where another record came in between."""
+        sequencer = self._desk.sequencer
+        self._record_skips(exchange)
+        ready: tuple[str, Aggregate | None] | None = None
+        while True:
+            standing = sequencer.standing
+            found = standing.state.jobs[self._job]
+            if found.status != "running" or found.next_round != exchange.round:
+                return  # it was ended meanwhile
+            history = standing.jobs[self._job]
+            heard = closing.hear(standing.view, self._job, found.parties, exchange.answers)
+            record, ready = self._conclude(history, heard, ready)
+            batch = [a.receipt.data for a in heard.answers if a.receipt is not None]
+            batch.append(envelope.sign(record, self._desk.key))
+            if sequencer.append(batch, after=standing.view.size):
+                break
+        self._doubtful = any(item.code in ("unreachable", "late") for item in record.left_out)
+        self._measure(sequencer.standing.jobs[self._job])
+
+    def _conclude(
+        self, history: History, heard: Heard, ready: tuple[str, Aggregate | None] | None
+    ) -> tuple[Round | Abort, tuple[str, Aggregate | None] | None]:
+        """Return the closing record, and the aggregate with the digest of its inputs, not to compute it twice."""
+        state, job = heard.view.state, self._job
+        found = state.jobs[job]
+        rejected = closing.verdicts(found, history, heard, self._desk.blobs.open)
+        out = closing.left_out(state, job, heard.absent, rejected)
+        used = [
+            a.receipt.record
+            for a in heard.answers
+            if a.hospital not in rejected and a.receipt is not None and isinstance(a.receipt.record, Receipt)
+        ]
+        time_ = self._desk.sequencer.now()
+        if len(used) < closing.minimum(history, found.next_round):
+            return closing.abort_record(heard, job, out, time_, "below-minimum"), None
+        if found.next_round > history.job.rounds:
+            inputs = _inputs_digest(history, found, used)
+            return closing.round_record(heard, job, out, time_, inputs, None), None
+        try:
+            averaged = terms.round_inputs(history, found.model, found.server_state, used)
+            if ready is None or ready[0] != averaged.digest():
+                ready = (averaged.digest(), self._aggregate(averaged))
+        except AggregationError as error:
+            _log.warning("round %d gives no model: %s", found.next_round, error)
+            return closing.abort_record(heard, job, out, time_, "aggregation"), None
+        return closing.round_record(heard, job, out, time_, ready[0], ready[1]), ready
+
+    def _aggregate(self, inputs: RoundInputs) -> Aggregate:
+        """Average, and store the result before any record can name it."""
+        result = aggregate(inputs, self._desk.blobs.open)
+        self._desk.blobs.put(result.model.tobytes())
+        if result.server_state:
+            self._desk.blobs.put(result.server_state)
+        return result
+
+    def _record_skips(self, exchange: _Open) -> None:
+        for hospital, answer in sorted(exchange.answers.items()):
+            if answer.skip is not None:
+                try:
+                    self._desk.sequencer.submit(answer.skip.data)
+                except LedgerError as error:
+                    _log.warning("the skip of %s was not recorded: %s", hospital, error)
+
+    def _measure(self, history: History) -> None:
+        for closed in history.closed[self._measured :]:
+            self._evaluations = self._evaluations.after(history, closed, self._desk.blobs.read)
+        self._measured = len(history.closed)
+
+
+def _inputs_digest(history: History, found: JobState, used: list[Receipt]) -> str:
+    named = ((r.hospital, r.update, r.metrics, history.parties[r.hospital].weight) for r in used)
+    return inputs_digest(found.model, found.server_state, named)

@@ -1,0 +1,297 @@
+"""The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
+
+Every method may be called from any thread. Writers take turns at the log; readers take `standing`, a value that
+is swapped whole after each change. `wait` blocks until a condition on it holds; `subscribe` tells an event loop.
+
+A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`). A
+report answers a question that was asked after the log was opened: it carries the `question` of this opening.
+After a failed write the outcome is unknown: everything is refused from then on, and `failure` says why.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from coordinator.errors import ServiceError, StoppedError
+from coordinator.histories import Histories
+from coordinator.standing import Standing
+from ledger import envelope
+from ledger.envelope import Entry
+from ledger.errors import MalformedError, ReadOnlyError, StorageError, VerificationError
+from ledger.log import Log
+from ledger.note import Note, open_note
+from ledger.records import Receipt
+from ledger.restart import MissingTail, Report, Succession, Waiting, Writable
+from ledger.signature import Signature, VerifierKey
+from ledger.witness import CLOCK_TOLERANCE
+
+Clock = Callable[[], float]  # Unix seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """Where a member's record is on the log."""
+
+    index: int
+    digest: str
+
+
+class Sequencer:
+    """Writes to one open log, whose keys it was opened with. A context manager: leaving it closes the log."""
+
+    def __init__(self, log: Log, clock: Clock, *, begun: bool = False) -> None:
+        """Take over an open log.
+
+        Args:
+            log: Opened with its keys.
+            clock: This machine's.
+            begun: Whether `Log.create` made it just now, so that no witness can have seen more than it holds.
+
+        Raises:
+            LedgerError: its entries cannot be read.
+        """
+        self._log = log
+        self._clock = clock
+        self._changed = threading.Condition()  # its lock is the turn at the log
+        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._opened = int(clock())
+        self._stopped = False
+        self._failure = ""
+        self.question = secrets.token_hex(16)  # of this opening; witnesses' reports repeat it
+        self._reports: dict[str, Report] = {}  # by the text of the witness's key
+        entries = log.store.entries(0, log.store.size)
+        self._standing = Standing(
+            view=log.view,
+            histories=Histories().follow(map(envelope.parse_entry, entries)),
+            final_size=log.store.final_size(),
+            cosignatures=len(log.store.cosignatures(log.store.size)),
+            writable=begun,
+            obstacle="",
+        )
+
+    def __enter__(self) -> Sequencer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        with self._changed:
+            self._log.close()
+
+    @property
+    def standing(self) -> Standing:
+        """The newest standing; never changed, only replaced."""
+        return self._standing
+
+    @property
+    def failure(self) -> str:
+        """Why nothing more can be written, or ""."""
+        return self._failure
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def now(self) -> int:
+        """Return the time for a record: this clock's, and never before the log's own."""
+        return max(int(self._clock()), self._standing.state.time)
+
+    def submit(self, data: bytes) -> Submitted:
+        """Append one member's record as a batch of its own; one that is there already is found again.
+
+        Raises:
+            MalformedError, VerificationError, RuleError: it cannot be on this log.
+            ReadOnlyError: the log waits for its witnesses, or a write failed: try again later.
+        """
+        entry = envelope.open_entry(data)
+        if isinstance(entry.record, Receipt):
+            raise MalformedError("a receipt comes with the reply that it is for, never by itself")
+        with self._changed:
+            self._require_open()
+            index = self._standing.state.seen.get(entry.digest)
+            if index is None:
+                index = self._log.store.size
+                self._append([data])
+            return Submitted(index=index, digest=entry.digest)
+
+    def append(self, batch: Sequence[bytes], *, after: int) -> bool:
+        """Append the coordinator's own batch if the log still has `after` entries; False where it has not.
+
+        Raises:
+            LedgerError: the batch cannot follow, or could not be written.
+        """
+        with self._changed:
+            self._require_open()
+            if self._log.store.size != after:
+                return False
+            self._append(batch)
+            return True
+
+    def cosign(self, size: int, line: Signature) -> bool:
+        """Take in one cosignature; return whether its checkpoint, or a larger one, is final.
+
+        Raises:
+            VerificationError: the line is wrong; strangers' lines are ignored.
+            LookupError: the log has signed no checkpoint of this size.
+        """
+        with self._changed:
+            self._require_sound()
+            if self._log.store.signed(size) is None:
+                raise LookupError(f"this log has signed no checkpoint of size {size}")
+            with self._failing():
+                final = self._log.cosign(size, [line])
+            self._refresh()
+            return final
+
+    def report(self, question: str, note: bytes, entries: Sequence[bytes]) -> int:
+        """Take in what a witness saw last, and the entries that this log may have lost.
+
+        Args:
+            question: That of this opening.
+            note: The witness's newest checkpoint, with its cosignature.
+            entries: Entries from this log's size up to that checkpoint's, or none.
+
+        Returns:
+            How many further witnesses must report; 0 when the log may be written.
+
+        Raises:
+            LedgerError: the report or the entries are not what they must be.
+        """
+        with self._changed:
+            self._require_sound()
+            if self._standing.writable:
+                return 0
+            if question != self.question:
+                raise VerificationError("the report answers an older question: ask for the checkpoint again")
+            report = self._read_report(Note.from_bytes(note))
+            self._reports[report.witness.to_text()] = report
+            with self._failing():
+                return self._resume(entries)
+
+    def pending(self) -> bytes:
+        """Return the newest signed checkpoint."""
+        with self._changed:
+            return self._log.store.pending() or b""
+
+    def final_sizes(self) -> list[int]:
+        """Return every size that has a final checkpoint, ascending."""
+        with self._changed:
+            return self._log.store.final_sizes()
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the log's directory: a `ledger.source.Read`. Needs no turn: files are swapped whole."""
+        return self._log.store.read(name)
+
+    def wait(self, condition: Callable[[Standing], bool], seconds: float | None = None) -> bool:
+        """Block until a condition holds; False after `seconds` without.
+
+        Raises:
+            StoppedError: the coordinator is being stopped.
+            ServiceError: the log cannot be written any more.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopped or bool(self._failure) or condition(self._standing), seconds
+            )
+            if self._stopped:
+                raise StoppedError("the coordinator is being stopped")
+            if self._failure:
+                raise ServiceError(self._failure)
+            return condition(self._standing)
+
+    def wait_for_change(self, known: Standing, seconds: float) -> None:
+        """Block until the standing is another one than `known`, or for `seconds`. Raises as `wait` does."""
+        self.wait(lambda standing: standing is not known, seconds)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change, in whatever thread made it; it must return at once."""
+        self._listeners = (*self._listeners, listener)
+
+    def stop(self) -> None:
+        """Wake everybody who waits; they are told to leave. Idempotent."""
+        with self._changed:
+            self._stopped = True
+            self._tell()
+
+    def _append(self, batch: Sequence[bytes]) -> None:
+        with self._failing():
+            self._log.append(batch, int(self._clock()))
+        self._refresh([envelope.parse_entry(data) for data in batch])
+
+    def _resume(self, entries: Sequence[bytes]) -> int:
+        """Judge all reports so far; restore a tail that a witness brought, and judge again."""
+        verdict = self._log.resume(self._reports.values())
+        before = self._log.store.size
+        if isinstance(verdict, MissingTail) and len(entries) >= verdict.size - before:
+            self._log.restore_tail(list(entries[: verdict.size - before]), verdict.note)
+            self._refresh([envelope.parse_entry(e) for e in self._log.store.entries(before, verdict.size)])
+            verdict = self._log.resume(self._reports.values())
+        match verdict:
+            case Writable():
+                self._refresh(writable=True)
+                return 0
+            case Waiting():
+                return verdict.more
+            case MissingTail():
+                self._hinder(f"a witness saw {verdict.size} entries: the missing ones are fetched from it")
+            case Succession():
+                self._hinder(f"{verdict.reason}: it cannot go on, only a successor can")
+        return self._standing.state.witness_sets[-1].quorum
+
+    def _read_report(self, note: Note) -> Report:
+        """Find out which witness reports. Its signature and the log's are checked by `restart.judge`."""
+        keys = [VerifierKey.from_text(text) for text in self._standing.state.witness_sets[-1].witnesses]
+        line = open_note(note, keys).verified[-1]
+        if (line.time or 0) < self._opened - CLOCK_TOLERANCE:
+            raise VerificationError(
+                "the report's cosignature is older than this opening of the log: sign afresh"
+            )
+        return Report(witness=line.key, note=note)
+
+    def _hinder(self, obstacle: str) -> None:
+        self._standing = replace(self._standing, obstacle=obstacle)
+        self._tell()
+
+    def _refresh(self, new: Sequence[Entry] = (), *, writable: bool = False) -> None:
+        store = self._log.store
+        self._standing = Standing(
+            view=self._log.view,
+            histories=self._standing.histories.follow(new),
+            final_size=store.final_size(),
+            cosignatures=len(store.cosignatures(store.size)),
+            writable=writable or self._standing.writable,
+            obstacle="",
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        for listener in self._listeners:
+            with suppress(RuntimeError):  # an event loop that has just closed
+                listener()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Around whatever writes: after a StorageError nobody knows what is on the disk."""
+        try:
+            yield
+        except StorageError as error:
+            self._failure = str(error)
+            self._tell()
+            raise
+
+    def _require_sound(self) -> None:
+        if self._failure or self._stopped:
+            raise ReadOnlyError(self._failure or "the coordinator is being stopped: try again later")
+
+    def _require_open(self) -> None:
+        self._require_sound()
+        if not self._standing.writable:
+            raise ReadOnlyError("the log waits for a quorum of its witnesses after a stop: try again later")

@@ -1,0 +1,85 @@
+"""A coordinator's status fetched over its public port, and in plain words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from coordinator import config
+from coordinator.errors import ServiceError
+
+TIMEOUT = 10.0  # seconds
+MAX_SIZE = 16 << 20  # bytes
+_SHORT = 12  # hex digits of a digest
+
+
+def fetch(where: str, authority: Path | None) -> dict[str, Any]:
+    """Return the status of the coordinator at a folder or an address.
+
+    Raises:
+        ConfigError: the folder is none of a coordinator.
+        ServiceError: it does not answer, or its certificate is not the authority's.
+    """
+    if not where.startswith("https://"):
+        settings = config.load(Path(where))
+        where, authority = settings.url, authority or settings.directory / "tls" / "ca.pem"
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with httpx.Client(verify=context, timeout=TIMEOUT, trust_env=False) as client:
+            answer = client.get(f"{where.rstrip('/')}/api/status")
+        found = answer.json() if answer.is_success else None
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ServiceError(f"no coordinator answers at {where} ({error}): is it running?") from None
+    if not isinstance(found, dict):
+        raise ServiceError(f"what answers at {where} is no coordinator")
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a status in plain words."""
+    log = found["log"]
+    yield (
+        f"log {found['origin']}: {log['size']} entries, final up to {log['final_size']}; the newest checkpoint has "
+        f"{log['cosignatures']} of {log['witnesses']} cosignatures, {log['quorum']} are needed"
+    )
+    if not log["writable"]:
+        yield f"  it waits for its witnesses. {log['obstacle']}".rstrip()
+    for job in found["jobs"]:
+        yield from _job(job)
+
+
+def sentence(event: Mapping[str, object]) -> str:
+    """Return what `coordinator up` says of an event."""
+    match event.get("event"):
+        case "serving":
+            return f"serving {event['url']}; stop with Ctrl-C"
+        case "ready":
+            return "ready for hospitals and jobs"
+        case "released":
+            return f"job {str(event['job'])[:_SHORT]} is released: {event['directory']}"
+    return str(event.get("event"))
+
+
+def _job(job: Mapping[str, Any]) -> Iterator[str]:
+    done = min(job["round"], job["rounds"])
+    yield f"job {job['name']} ({job['digest'][:_SHORT]}): {job['status']}, {done} of {job['rounds']} rounds"
+    if job["problem"]:
+        yield f"  it does not go on: {job['problem']}"
+    if job["status"] == "proposed":
+        yield f"  answered: {', '.join(job['answered']) or 'nobody'} of {', '.join(job['wanted'])}"
+    for name, spent in job["epsilons"].items():
+        yield (
+            f"  {name}: epsilon {spent['job']} of this job at delta {spent['job_delta']}; {spent['dataset']} of "
+            f"{spent['budget']} in all at delta {spent['delta']} (add/remove one patient)"
+        )
+    for name, code in job["left_out"].items():
+        yield f"  {name} was left out of the last round: {code}"
+    for one in job["evaluations"][-1:]:
+        shown = (
+            f"{name} {m['value']} ({m['low']} to {m['high']})" for name, m in one.items() if name != "round"
+        )
+        yield f"  model of round {one['round'] - 1}: {', '.join(shown) or 'not measurable'}"

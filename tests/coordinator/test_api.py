@@ -1,0 +1,339 @@
+"""The public port's API and log files: what members may do, what anybody may read, and everything malformed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from coordinator import status
+from coordinator.api import MAX_COSIGNATURE, Api
+from coordinator.log_files import REPORT, LogFiles
+from ledger import envelope, example, records
+from ledger.audit import audit
+from ledger.checkpoint import Checkpoint, cosign
+from ledger.note import Note
+from ledger.records import MAX_RECORD_SIZE
+from tests.coordinator.test_sequencer import incident, reopened, report
+from tests.coordinator.ward import DICTIONARY, Ward, carry, sha
+
+
+class Client:
+    """An app and who asks it, in one event loop that other threads may wake."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._runner = asyncio.Runner()
+        transport = httpx.ASGITransport(app)
+        self._client = httpx.AsyncClient(transport=transport, base_url="https://public", timeout=60)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    def get(self, path: str) -> httpx.Response:
+        return self._runner.run(self._client.get(path))
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self._runner.run(self._client.post(path, **body))
+
+
+def client_of(ward: Ward) -> Client:
+    def shown() -> dict[str, Any]:
+        return status.status(ward.sequencer.standing, {}, {"rounds": 1.5}, {})
+
+    api, files = Api(ward.sequencer, ward.blobs, shown), LogFiles(ward.sequencer)
+    routes = [Mount("/log", routes=list(files.routes)), Mount("/api", routes=list(api.routes))]
+    return Client(Starlette(routes=routes))
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Ward:
+    return Ward(tmp_path)
+
+
+@pytest.fixture
+def client(ward: Ward) -> Iterator[Client]:
+    with client_of(ward) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """For requests that must not change anything."""
+    ward = Ward(tmp_path_factory.mktemp("quiet"))
+    size = ward.sequencer.standing.view.size
+    with client_of(ward) as made:
+        yield made
+    assert ward.sequencer.standing.view.size == size
+
+
+# --- records ---
+
+
+def test_member_submits_a_record_and_submitting_again_finds_it(ward: Ward, client: Client) -> None:
+    size = ward.sequencer.standing.view.size
+    answer = client.post("/api/records", content=incident("a"))
+    assert (answer.status_code, answer.json()["index"]) == (200, size)
+    assert answer.json()["digest"] == envelope.parse_entry(incident("a")).digest
+    assert client.post("/api/records", content=incident("a")).json() == answer.json()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"\x00", b'{"payload":1}', incident("a") + b"\n", b"[" * 30_000],
+    ids=["empty", "cut", "list", "null", "zero", "wrong", "newline", "deep"],
+)
+def test_malformed_record_is_400(quiet: Client, body: bytes) -> None:
+    answer = quiet.post("/api/records", content=body)
+    assert answer.status_code == 400
+    assert "\n" not in answer.json()["error"]
+
+
+def test_oversized_record_is_413_without_reading_it_all(quiet: Client) -> None:
+    read: list[int] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        for i in range(1000):
+            read.append(i)
+            yield b"x" * 10_000
+
+    assert quiet.post("/api/records", content=endless()).status_code == 413
+    assert len(read) < 20
+    assert quiet.post("/api/records", content=b"x" * (MAX_RECORD_SIZE + 1)).status_code == 413
+
+
+def test_forged_record_is_403_and_one_against_a_rule_409(ward: Ward, client: Client) -> None:
+    entry = envelope.parse_entry(incident("a"))
+    (key,) = entry.signers
+    forged = envelope.assemble(entry.record, {key: bytes(64)})
+    assert client.post("/api/records", content=forged).status_code == 403
+    stranger = envelope.sign(entry.record, example.key("stranger", "stranger"))
+    answer = client.post("/api/records", content=stranger)
+    assert answer.status_code == 409
+    assert answer.json()["rule"].startswith("record.")
+
+
+def test_nobody_else_can_close_a_round(ward: Ward, client: Client) -> None:
+    ward.start()
+    ended = records.Ended(origin=example.ORIGIN, job=ward.job.digest(), reason="cancelled")
+    answer = client.post("/api/records", content=envelope.sign(ended, example.KEYS["alpha"]))
+    assert answer.status_code == 409
+
+
+# --- cosignatures and reports ---
+
+
+def cosignature(ward: Ward, name: str) -> dict[str, Any]:
+    note = Note.from_bytes(ward.sequencer.pending())
+    line = cosign(note.text, example.WITNESSES[name], int(ward.clock.now))
+    return {"size": Checkpoint.from_text(note.text).size, "line": line.to_line()}
+
+
+def test_cosignatures_make_a_checkpoint_final(ward: Ward, client: Client) -> None:
+    ward.cosigning = ()
+    ward.sequencer.submit(incident("a"))
+    answers = [client.post("/api/cosignatures", json=cosignature(ward, name)) for name in example.WITNESSES]
+    assert [a.json()["final"] for a in answers] == [False, False, False, True, True]
+    size = ward.sequencer.standing.view.size
+    note = client.get("/log/checkpoint").content
+    assert Checkpoint.from_text(Note.from_bytes(note).text).size == size
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{}", 400),
+        (b'{"size":1}', 400),
+        (b'{"size":true,"line":"x"}', 400),
+        (b'{"size":-1,"line":"x"}', 400),
+        (b'{"size":1e3,"line":"x"}', 400),
+        (b'{"size":99999999999999999999999,"line":"x"}', 400),
+        (b'{"size":1,"line":"x","more":1}', 400),
+        (b'{"size":1,"line":"no signature line"}', 400),
+        (b'{"size":1,"line":5}', 400),
+        (b"x" * (MAX_COSIGNATURE + 1), 413),
+    ],
+)
+def test_malformed_cosignature(quiet: Client, body: bytes, code: int) -> None:
+    assert quiet.post("/api/cosignatures", content=body).status_code == code
+
+
+def test_wrong_cosignature_is_403_an_unknown_size_409_a_strangers_line_counts_nothing(
+    ward: Ward, client: Client
+) -> None:
+    ward.cosigning = ()
+    ward.sequencer.submit(incident("a"))
+    good = cosignature(ward, "alpha")
+    forged = {**good, "line": cosignature(ward, "bravo")["line"].replace("bravo", "alpha")}
+    assert client.post("/api/cosignatures", json=forged).status_code in (400, 403)
+    stale = cosign("ledger.example/heart-consortium\n1\n" + "A" * 43 + "=\n", example.WITNESSES["alpha"], 5)
+    assert client.post("/api/cosignatures", json={**good, "line": stale.to_line()}).status_code == 403
+    assert client.post("/api/cosignatures", json={**good, "size": 10**6}).status_code == 409
+    assert ward.sequencer.standing.cosignatures == 0
+
+
+def test_restarted_log_asks_its_witnesses_and_opens_after_a_quorum(ward: Ward, tmp_path: Path) -> None:
+    note = ward.sequencer.pending()
+    ward.reopen()
+    assert ward.sequencer.standing.writable
+    with client_of(ward) as open_client:
+        assert REPORT not in open_client.get("/log/checkpoint.pending").headers
+    with ward.sequencer:
+        pass
+    ward.sequencer = reopened(tmp_path)
+    with client_of(ward) as client:
+        began = time.monotonic()
+        answer = client.get("/log/checkpoint.pending?above=1000000&wait=30")
+        assert time.monotonic() - began < 10  # at once, not after the wait
+        question = answer.headers[REPORT]
+        assert client.post("/api/records", content=incident("a")).status_code == 503
+        for place, name in enumerate(("alpha", "bravo", "charlie", "delta")):
+            body = {"nonce": question, "note": report(note, name).decode(), "entries": []}
+            answer = client.post("/api/reports", json=body)
+            assert answer.json() == {"writable": place == 3, "more": 3 - place}
+        assert client.post("/api/records", content=incident("a")).status_code == 200
+        assert REPORT not in client.get("/log/checkpoint.pending").headers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"nonce":"x","note":"y"}',
+        b'{"nonce":"x","note":"y","entries":[1]}',
+        b'{"nonce":"x","note":"y","entries":["*"]}',
+        b'{"nonce":"x","note":"y","entries":"z"}',
+    ],
+)
+def test_malformed_report_is_refused(ward: Ward, tmp_path: Path, body: bytes) -> None:
+    with ward.sequencer:
+        pass
+    with reopened(tmp_path) as ward.sequencer, client_of(ward) as client:
+        assert client.post("/api/reports", content=body).status_code == 400
+        assert not ward.sequencer.standing.writable
+
+
+# --- reading ---
+
+
+def test_log_is_served_whole_and_audits(ward: Ward, client: Client) -> None:
+    ward.start()
+    carry(ward.rounds(), ward)
+
+    def read(path: str) -> bytes:
+        answer = client.get(f"/log/{path}")
+        if answer.status_code == 404:
+            raise FileNotFoundError(path)
+        return answer.content
+
+    found = audit(read, charter=example.charter().digest())
+    assert found.checkpoint.size == ward.sequencer.standing.view.size
+
+
+def test_content_types_are_those_of_tlog_tiles(ward: Ward, client: Client) -> None:
+    size = ward.sequencer.standing.view.size
+    checkpoint = client.get("/log/checkpoint.pending")
+    assert checkpoint.headers["content-type"] == "text/plain; charset=utf-8"
+    assert checkpoint.headers["cache-control"] == "no-store"
+    tile = client.get(f"/log/tile/entries/000.p/{size}")
+    assert tile.headers["content-type"] == "application/octet-stream"
+    assert "immutable" in tile.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "log.sqlite",
+        "log.sqlite-wal",
+        "lock",
+        "",
+        "tile",
+        "tile/0/000",
+        "tile/../log.sqlite",
+        "tile/0/../../log.sqlite",
+        "..%2flog%2flog.sqlite",
+        "tile/0/%2e%2e/%2e%2e/log.sqlite",
+        "checkpoints/../log.sqlite",
+        "checkpoints/01",
+        "checkpoints/1e3",
+        "checkpoints/999999",
+        "tile/0/0",
+        "tile/0/000.p/0",
+        "tile/0/000.p/256",
+        "//etc/passwd",
+        "tile/entries/x000/000",
+    ],
+)
+def test_nothing_else_of_the_directory_is_served(quiet: Client, path: str) -> None:
+    assert quiet.get(f"/log/{path}").status_code == 404
+
+
+def test_long_poll_answers_as_soon_as_the_log_grows(ward: Ward, client: Client) -> None:
+    size = ward.sequencer.standing.view.size
+    thread = threading.Timer(0.3, lambda: ward.sequencer.submit(incident("a")))
+    thread.start()
+    began = time.monotonic()
+    answer = client.get(f"/log/checkpoint.pending?above={size}&wait=30")
+    thread.join()
+    assert time.monotonic() - began < 20
+    assert Checkpoint.from_text(Note.from_bytes(answer.content).text).size == size + 1
+
+
+def test_long_poll_gives_what_there_is_after_its_wait_and_when_it_stops(ward: Ward, client: Client) -> None:
+    answer = client.get("/log/checkpoint?above=1000000&wait=0")
+    assert answer.status_code in (200, 404)
+    threading.Timer(0.2, ward.sequencer.stop).start()
+    began = time.monotonic()
+    assert client.get("/log/checkpoint.pending?above=1000000&wait=30").status_code == 200
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("query", ["above=x", "above=-1", "above=1&wait=1e3", "above=&wait=1", "wait=x"])
+def test_malformed_long_poll_is_400(quiet: Client, query: str) -> None:
+    assert quiet.get(f"/log/checkpoint.pending?{query}").status_code == 400
+
+
+def test_only_public_blobs_are_given_out(ward: Ward, client: Client) -> None:
+    assert client.get(f"/api/blobs/{sha(DICTIONARY)}").status_code == 404  # no job names it yet
+    ward.start()
+    assert client.get(f"/api/blobs/{sha(DICTIONARY)}").content == DICTIONARY
+    carry(ward.rounds(), ward)
+    update = ward.sequencer.standing.jobs[ward.job.digest()].closed[0].receipts[0].update
+    assert update in ward.blobs
+    assert client.get(f"/api/blobs/{update}").status_code == 404
+    for path in ("x", "A" * 64, "../keys", sha(b"unknown"), f"{sha(DICTIONARY)}/"):
+        assert client.get(f"/api/blobs/{path}").status_code in (404, 307)
+
+
+def test_status_shows_jobs_epsilons_and_the_log(ward: Ward, client: Client) -> None:
+    ward.start()
+    carry(ward.rounds(), ward)
+    found = client.get("/api/status").json()
+    (job,) = found["jobs"]
+    assert (job["status"], job["round"], job["rounds"], job["exchanges"]) == ("running", 4, 3, 4)
+    assert job["participants"] == ["alpha", "bravo", "charlie"]
+    assert job["epsilons"]["alpha"] == {
+        "job": "0.4", "job_delta": "0.0001", "dataset": "0.4", "budget": "50", "delta": "0.0001", "limit": "40",
+    }  # fmt: skip
+    assert found["log"]["final_size"] == found["log"]["size"]
+    assert (found["log"]["quorum"], found["log"]["witnesses"]) == (4, 5)
+    assert found["phases"] == {"rounds": 1.5}
+    assert json.dumps(found, allow_nan=False)
+
+
+def test_methods_are_what_they_are_said_to_be(quiet: Client) -> None:
+    assert quiet.get("/api/records").status_code == 405
+    assert quiet.post("/log/checkpoint").status_code == 405
+    assert quiet.get("/api/nothing").status_code == 404
