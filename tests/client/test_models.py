@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from client.errors import TrainingRefusedError
 from client.losses import per_example_loss
 from client.model_check import check_model
-from client.models import ModelSettings, build, initial_parameters, load_source, pack, source_digest, unpack
+from client.models import ModelSettings, build, initial_parameters, load_source, pack, unpack
+from client.software import models_digest
 
 torch.set_num_threads(1)  # two busy threads on two busy cores are many times slower
 
@@ -95,7 +96,7 @@ def test_impossible_settings_are_refused(fields: dict[str, object], reason: str)
 
 def test_source_digest_names_the_file() -> None:
     source = Path(__file__).parents[2] / "client" / "models.py"
-    assert source_digest() == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert models_digest() == hashlib.sha256(source.read_bytes()).hexdigest()
 
 
 JOB_MODEL = b"""

@@ -4,10 +4,13 @@ Over every built-in model and every loss that fits it, on the integers and witho
 squares of the change is compared with (C / grid)^2 = 2^(2 grid_bits). Add or remove one record are
 the same comparison read from either side; the record takes a new place at the end, or another's place
 while that one moves to the end, which are the two ways the random places of `client.training` allow.
+
+On another processor: `WARDROUND_TEST_DEVICE=cuda python -m pytest tests/client/test_sensitivity.py`.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -26,6 +29,7 @@ from client.training_plan import TrainingPlan
 
 torch.set_num_threads(1)  # two busy threads on two busy cores are many times slower
 
+DEVICE = os.environ.get("WARDROUND_TEST_DEVICE", "cpu")
 ROWS = 21  # one full chunk of 16 and one padded
 LOGISTIC = ModelSettings(name="logistic-regression", input_shape=(9,))
 MLP = ModelSettings(name="mlp", input_shape=(9,), hidden=(16, 8))
@@ -54,7 +58,7 @@ def prepare(settings: ModelSettings, loss: str, plan: TrainingPlan, *, linear: b
     parameters = initial_parameters(model, settings, seed=4, prevalence=0.3)
     plan = replace(plan, loss=loss, size_class=plan.size_class if linear else 2**19)  # above: hooks for all
     training = RoundTraining(
-        model, parameters, plan, seeded_for_tests(1), example_shape=settings.input_shape, device="cpu"
+        model, parameters, plan, seeded_for_tests(1), example_shape=settings.input_shape, device=DEVICE
     )
     generator = torch.Generator().manual_seed(2)
     features = torch.randn((ROWS, *settings.input_shape), generator=generator)
@@ -82,7 +86,7 @@ def hostile_records(features: Tensor, labels: Tensor) -> list[tuple[str, Tensor,
 def noiseless(case: Case, features: Tensor, labels: Tensor) -> NDArray[np.int64]:
     case.training.optimizer.forget()
     case.training.add_rows(features, labels, np.arange(len(features)))
-    return case.training.optimizer.noiseless_sum().numpy().copy()
+    return case.training.optimizer.noiseless_sum().cpu().numpy().copy()
 
 
 def squared_norm(change: NDArray[np.int64]) -> int:

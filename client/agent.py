@@ -1,0 +1,230 @@
+"""A hospital's agent: one process that follows the log, cosigns, answers jobs, and answers rounds.
+
+Three threads, so that none waits for another: the follower (long poll, cosign), the enrolment (dataset, approvals)
+and the Flower node (rounds). Only the worker process reads rows. A dead network, coordinator or worker is waited
+for; a disk that fails ends the agent with one line, and a restart goes on from what is on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from client import premises, restore
+from client.attempt import Attempts, Hooks, Outcome
+from client.config import Hospital
+from client.consortium import Consortium
+from client.enrolment import Enrolment
+from client.errors import ClientError, LocalStateError, UnreachableError, WorkerError
+from client.exchange import Handle
+from client.follower import Sight
+from ledger.envelope import Entry
+from ledger.errors import LedgerError
+from ledger.record import Record
+from ledger.records import Abort, Round, Start
+
+IDLE_SECONDS = 5.0  # between turns of the enrolment that nothing asked for
+RETRY_SECONDS = 0.5
+STOP_SECONDS = 5.0  # a round in hand is let to its end for so long
+Tell = Callable[[dict[str, Any]], None]
+_log = logging.getLogger(__name__)
+
+
+class Agent:
+    """A running agent; a context manager that ends its worker and closes its files.
+
+    Attributes:
+        handle: Answers one message: what the Flower node calls.
+    """
+
+    def __init__(
+        self,
+        hospital: Hospital,
+        *,
+        tell: Tell = lambda event: None,
+        clock: Callable[[], float] = time.time,
+        consortium: Consortium | None = None,
+        worker: Sequence[str] = (),
+    ) -> None:
+        """Check the hospital's files, then open what the agent keeps. Nothing is written before the check is over.
+
+        Args:
+            hospital: The settings.
+            tell: Called with every event, for a display.
+            clock: Unix seconds.
+            consortium: The coordinator, for tests.
+            worker: The worker's command, for tests.
+
+        Raises:
+            ClientError, LedgerError: one line: what is wrong, where, and what to do.
+        """
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._work = threading.Event()
+        self._failure: Exception | None = None
+        self._node: Any = None
+        self._premises = premises.enter(hospital, clock=clock, consortium=consortium, worker=worker)
+        self._follower = self._premises.follower
+        self._enrolment = Enrolment(self._premises, tell)
+        hooks = Hooks(
+            approvals=self._enrolment.approval_of,
+            report=self._post_later,
+            restored=self._deal_with_backup,
+            tell=self._tell_outcome,
+            fail=self.fail,
+        )
+        self.handle: Handle = Attempts(self._premises, hooks).handle
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._premises.close()
+
+    @property
+    def worker_pid(self) -> int:
+        """Process id of the worker of now."""
+        return self._premises.worker.pid
+
+    @property
+    def sight(self) -> Sight | None:
+        """The log as accepted so far."""
+        return self._follower.sight()
+
+    def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            ClientError, LedgerError: what made it impossible to go on.
+        """
+        from client.flower_connection import NodeSettings  # a second to import: not needed before
+        from client.flower_node import FlowerNode
+
+        settings = NodeSettings(
+            address=self._premises.hospital.coordinator,
+            authority=self._premises.authority,
+            private_key=self._premises.node_key,
+            id_file=self._premises.hospital.folder / "node.id",
+        )
+        threads = [threading.Thread(target=self._guarded, args=(task,), name=name, daemon=True) for name, task in (
+            ("follower", self._follow), ("enrolment", self._enrol),
+        )]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        self._node = FlowerNode(settings, self.handle)
+        threads.append(
+            threading.Thread(target=self._guarded, args=(self._node.run,), name="node", daemon=True)
+        )
+        threads[-1].start()
+        self._tell({"event": "following"})
+        self._stopping.wait()
+        self._node.stop()
+        for thread in threads[1:]:
+            thread.join(timeout=STOP_SECONDS)
+        # Not the follower: it may sit in its long poll, and writes to the mirror under the lock that closing takes.
+        self._tell({"event": "stopped"})
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Make `run` return; may be called from any thread or signal handler."""
+        self._stopping.set()
+        self._work.set()
+
+    def fail(self, error: Exception) -> None:
+        """End the agent because of an error that it cannot work with."""
+        self._failure = self._failure or error
+        self.stop()
+
+    def follow_once(self) -> None:
+        """Pull and cosign once: what the follower's thread does for ever."""
+        self._noticed(self._follower.pull())
+        self._follower.cosign()
+
+    def enrol_once(self) -> bool:
+        """Do one turn of the paperwork: what the enrolment's thread does for ever."""
+        sight = self._follower.sight()
+        if sight is not None:
+            self._deal_with_backup(sight)
+        return self._enrolment.turn()
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except (ClientError, LedgerError) as error:
+            self.fail(error)
+        finally:
+            if not self._stopping.is_set():  # a fault of ours: half an agent is worse than none
+                self.fail(
+                    LocalStateError("a part of the agent ended, the lines above say why: start it again")
+                )
+
+    def _follow(self) -> None:
+        self._follower.run(self._stopping, self._noticed)
+
+    def _noticed(self, entries: list[Entry]) -> None:
+        """New entries were accepted: there may be a job to answer, or a round about to come."""
+        if entries:
+            self._work.set()
+        if self._node is not None and any(isinstance(e.record, Start | Round | Abort) for e in entries):
+            self._node.hurry()
+
+    def _enrol(self) -> None:
+        warm = False
+        while not self._stopping.is_set():
+            self._work.clear()
+            wait = RETRY_SECONDS
+            try:
+                if not self.enrol_once():
+                    wait = IDLE_SECONDS
+                    if (
+                        not warm
+                    ):  # after the dataset was registered, which needs no torch: others wait for that
+                        self._premises.worker.warm()
+                        warm = True
+                        continue
+            except (UnreachableError, WorkerError) as error:
+                _log.info("%s", error)
+            self._work.wait(wait)
+
+    def _post_later(self, record: Record) -> None:
+        self._enrolment.post_later(record)
+        self._work.set()
+
+    def _deal_with_backup(self, sight: Sight) -> bool:
+        """Tell whether the account came from a backup; the first time, charge the worst and ask a person."""
+        account, standing, hospital = (
+            self._premises.account,
+            self._premises.standing,
+            self._premises.hospital,
+        )
+        if standing.person or not restore.is_behind(account, sight.state, hospital.ref):
+            return bool(standing.person)
+        everything = self._follower.entries()
+        jobs = restore.charge_all(account, sight.state, hospital.name, hospital.ref, everything)
+        # Charged: only now does the log's lead vanish, so a crash before this line leads here again.
+        standing.ask_person("restored")
+        _log.error(
+            "the privacy account is older than the log: it came from a backup. %d jobs were charged whole and this "
+            "hospital withdraws from them; take a new witness key, then run `wardround hospital resume`",
+            len(jobs),
+        )
+        self._tell({"event": "person", "reason": "restored"})
+        self._work.set()
+        return True
+
+    def _tell_outcome(self, outcome: Outcome) -> None:
+        self._tell(
+            {
+                "event": "round",
+                "job": outcome.job,
+                "round": outcome.round,
+                "kind": outcome.kind,
+                "code": outcome.code,
+                "seconds": round(outcome.seconds, 4),
+            }
+        )

@@ -1,0 +1,223 @@
+"""A hospital's settings: one frozen value, read once from `hospital.toml` and refused in one line when it is wrong.
+
+    name = "northgate"
+    coordinator = "consortium.example:8443"
+    authority = "ca.pem"                     # paths are relative to the folder of this file
+    charter = "<digest compared by telephone>"
+    [dataset]
+    name = "breast-cancer"
+    file = "patients.csv"
+    dictionary = "dictionary.json"
+    epsilon = 8                              # all that these patients will ever spend, add/remove one patient
+    delta = 0.0001
+    size_class = 256                         # confirmed by the hospital: `wardround hospital check` says which
+    purposes = ["cancer-research"]
+    one_row_per_patient = false
+    [policy]
+    approve = "built-in"                     # or "never"
+
+Where the agent keeps what it writes is here too. Keys are read where they are used.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal as Number
+from pathlib import Path
+from typing import Annotated, Any
+
+from client.accounting import spell
+from client.errors import ConfigError
+from ledger.canonical import Text, build
+from ledger.errors import LedgerError, MalformedError
+from ledger.signature import KeyType, SigningKey
+from ledger.values import Code, Decimal, Digest, Name, Part, Positive
+
+FILE = "hospital.toml"
+MAX_KEY_SIZE = 4096  # bytes
+APPROVE = ("built-in", "never")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+Line = Annotated[str, Text(r"[^\x00-\x1f]{1,4096}", "one line of text")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset(Part):
+    """What the hospital offers."""
+
+    name: Name
+    file: Line
+    dictionary: Line
+    epsilon: Decimal
+    delta: Decimal
+    size_class: Positive
+    purposes: tuple[Code, ...]
+    one_row_per_patient: bool
+
+    def __post_init__(self) -> None:
+        Part.__post_init__(self)
+        if not Number(self.epsilon) > 0 or Number(self.epsilon) % Number("0.01"):
+            raise MalformedError("dataset.epsilon must be a multiple of 0.01 above 0")
+        if self.size_class & (self.size_class - 1):
+            raise MalformedError(
+                "dataset.size_class must be a power of two: `wardround hospital check` says which"
+            )
+        if not 0 < Number(self.delta) * 10 * self.size_class <= 1:
+            raise MalformedError(
+                f"dataset.delta must be above 0 and at most 1/{10 * self.size_class} for this size class"
+            )
+        if not self.purposes or list(self.purposes) != sorted(set(self.purposes)):
+            raise MalformedError("dataset.purposes must name at least one purpose, sorted, each once")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(Part):
+    """Which jobs the hospital takes part in without asking a person."""
+
+    approve: Code  # one of APPROVE
+    purposes: tuple[Code, ...]
+    max_epsilon_per_job: Decimal
+
+    def __post_init__(self) -> None:
+        Part.__post_init__(self)
+        if self.approve not in APPROVE:
+            raise MalformedError(f"policy.approve must be one of {', '.join(APPROVE)}")
+        if not Number(self.max_epsilon_per_job) > 0 or Number(self.max_epsilon_per_job) % Number("0.01"):
+            raise MalformedError("policy.max_epsilon_per_job must be a multiple of 0.01 above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hospital(Part):
+    """Everything that a person decides about this hospital's agent; nothing secret is in it."""
+
+    directory: Line
+    name: Name
+    coordinator: Line  # host:port
+    authority: Line
+    charter: Digest
+    dataset: Dataset
+    policy: Policy
+
+    def __post_init__(self) -> None:
+        Part.__post_init__(self)
+        match = _ADDRESS.fullmatch(self.coordinator)
+        if match is None or not 1 <= int(match[1]) <= 65_535:
+            raise MalformedError('coordinator must be "host:port"')
+
+    @property
+    def folder(self) -> Path:
+        """Where this hospital keeps everything."""
+        return Path(self.directory)
+
+    @property
+    def ref(self) -> str:
+        """The dataset's name in records."""
+        return f"{self.name}/{self.dataset.name}"
+
+    @property
+    def data_file(self) -> Path:
+        """The patients' rows; only the worker, and `wardround hospital check`, read it."""
+        return self.folder / self.dataset.file
+
+    @property
+    def dictionary_file(self) -> Path:
+        """The data dictionary."""
+        return self.folder / self.dataset.dictionary
+
+    @property
+    def secret_file(self) -> Path:
+        """The dataset's secret, which puts each patient in training or held out, for ever."""
+        return self.folder / "keys" / "dataset.secret"
+
+    @property
+    def mirror(self) -> Path:
+        """The hospital's copy of the log."""
+        return self.folder / "mirror"
+
+    @property
+    def account(self) -> Path:
+        """The privacy account."""
+        return self.folder / "account.sqlite"
+
+    def read_authority(self) -> bytes:
+        """Return the certificate that the coordinator's TLS is checked against. Raises ConfigError."""
+        return _read(self.folder / self.authority)
+
+    def read_node_key(self) -> bytes:
+        """Return the PEM key of the hospital's Flower node. Raises ConfigError."""
+        return _read(self.folder / "keys" / "node.pem")
+
+    def read_identity_key(self) -> SigningKey:
+        """Return the key that signs this hospital's records. Raises ConfigError."""
+        return _key(self.folder / "keys" / "identity.key", KeyType.ED25519)
+
+    def read_witness_key(self) -> SigningKey:
+        """Return the key that cosigns checkpoints. Raises ConfigError."""
+        return _key(self.folder / "keys" / "witness.key", KeyType.COSIGNATURE)
+
+
+def load(directory: Path) -> Hospital:
+    """Read a hospital's settings from its folder.
+
+    Raises:
+        ConfigError: naming the file, the field and what it must be.
+    """
+    path = directory / FILE
+    data = _read(path, 1 << 20)
+    try:
+        value = tomllib.loads(data.decode(), parse_float=Number)
+        return build(Hospital, {"directory": str(directory.resolve()), **_with_defaults(value)})
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, MalformedError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _with_defaults(value: dict[str, Any]) -> dict[str, Any]:
+    value = _spelled(value)
+    dataset = value.get("dataset")
+    if isinstance(dataset, dict):
+        policy = value.get("policy", {})
+        if not isinstance(policy, dict):
+            raise MalformedError("policy must be a table")
+        dataset.setdefault("one_row_per_patient", False)
+        standard = {
+            "approve": "built-in",
+            "purposes": dataset.get("purposes"),
+            "max_epsilon_per_job": dataset.get("epsilon"),
+        }
+        value["policy"] = {**standard, **policy}
+    return value
+
+
+def _spelled(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with their decimals as records spell them, whichever way TOML holds them."""
+    spelled: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, dict):
+            spelled[name] = _spelled(item)
+        elif type(item) in (int, Number) and name in ("epsilon", "delta", "max_epsilon_per_job"):
+            spelled[name] = spell(Number(item)) if Number(item).is_finite() and item >= 0 else str(item)
+        else:
+            spelled[name] = item
+    return spelled
+
+
+def _read(path: Path, max_size: int = MAX_KEY_SIZE) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_size + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > max_size:
+        raise ConfigError(f"{path} is larger than {max_size} bytes: it is not what it should be")
+    return data
+
+
+def _key(path: Path, kind: KeyType) -> SigningKey:
+    try:
+        key = SigningKey.from_text(_read(path).decode("ascii", "replace").strip())
+    except LedgerError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if key.type is not kind:
+        raise ConfigError(f"{path} holds a key of another use: restore the right one from a backup")
+    return key

@@ -1,0 +1,207 @@
+"""The hospital's door to the coordinator: reads log files, asks for what is new, posts records and cosignatures.
+
+Outbound HTTPS only, checked against the one certificate that came with the invitation. Nothing that comes back is
+believed here: log files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an
+`UnreachableError` to try again after, and never ends the agent.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from client.errors import ConfigError, PostRefusedError, UnreachableError
+from ledger.signature import Signature
+from ledger.source import MAX_FILE_SIZE
+from ledger.store import PENDING
+
+REQUEST_SECONDS = 30.0
+CONNECT_SECONDS = 5.0
+MAX_ANSWER = 1 << 20  # bytes of an answer of the API
+REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
+_REFUSED = (400, 403, 409)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """The newest signed checkpoint that the coordinator shows."""
+
+    note: bytes
+    report: str  # nonce of the report that it asks for, or ""
+
+
+class Consortium:
+    """One coordinator's service; may be used from several threads."""
+
+    def __init__(self, address: str, authority: bytes, transport: httpx.BaseTransport | None = None) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            address: host:port.
+            authority: PEM certificate that the service's TLS is checked against.
+            transport: Replaces the network, for tests.
+
+        Raises:
+            ConfigError: the certificate is none.
+        """
+        # Not `create_default_context`: for an empty file that one trusts every authority of the machine.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(cadata=authority.decode("ascii", "backslashreplace"))
+        except (ssl.SSLError, ValueError):
+            raise ConfigError("the authority's file holds no certificate: ask for ca.pem again") from None
+        self._client = httpx.Client(
+            base_url=f"https://{address}",
+            verify=context,
+            timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            transport=transport,
+            trust_env=False,  # a proxy must be chosen by a person, not found
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def read(self, path: str) -> bytes:
+        """Return a file of the log: a `ledger.source.Read`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            UnreachableError: no answer, or another one than expected.
+        """
+        answer = self._request("GET", f"/log/{path}", limit=MAX_FILE_SIZE)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise FileNotFoundError(path)
+        return _expect(answer).content
+
+    def wait_for_pending(self, above: int, seconds: float) -> Pending:
+        """Return the pending checkpoint as soon as its size is above `above`, or after `seconds` as it is then.
+
+        Raises:
+            UnreachableError: no answer, or the log has no checkpoint yet.
+        """
+        answer = _expect(
+            self._request(
+                "GET",
+                f"/log/{PENDING}",
+                params={"above": str(above), "wait": f"{seconds:g}"},
+                timeout=httpx.Timeout(REQUEST_SECONDS + seconds, connect=CONNECT_SECONDS),
+            )
+        )
+        return Pending(note=answer.content, report=answer.headers.get(REPORT_HEADER, ""))
+
+    def post_record(self, entry: bytes) -> str:
+        """Submit a signed record; return its digest, also where it is on the log already.
+
+        Raises:
+            PostRefusedError: it may not follow, or its signature is wrong.
+            UnreachableError: try again.
+        """
+        answer = _json(self._request("POST", "/api/records", content=entry))
+        return str(answer.get("digest", ""))
+
+    def post_cosignature(self, size: int, line: Signature) -> bool:
+        """Hand over a cosignature; return whether the checkpoint is final.
+
+        Raises:
+            PostRefusedError: the coordinator does not know this size, or the line is wrong.
+            UnreachableError: try again.
+        """
+        body = json.dumps({"size": size, "line": line.to_line()}).encode()
+        return _json(self._request("POST", "/api/cosignatures", content=body)).get("final") is True
+
+    def post_report(self, nonce: str, note: bytes, entries: Sequence[bytes]) -> bool:
+        """Tell a restarted log what this witness signed last, with the entries that it lost; return if it may write.
+
+        Raises:
+            PostRefusedError: the report is not taken.
+            UnreachableError: try again.
+        """
+        report = {
+            "nonce": nonce,
+            "note": note.decode(),
+            "entries": [base64.b64encode(entry).decode() for entry in entries],
+        }
+        answer = _json(self._request("POST", "/api/reports", content=json.dumps(report).encode()))
+        return answer.get("writable") is True
+
+    def blob(self, digest: str, max_size: int) -> bytes:
+        """Return the content with this SHA-256.
+
+        Raises:
+            UnreachableError: it is not there, too large, or not what its name says.
+        """
+        content = _expect(self._request("GET", f"/api/blobs/{digest}", limit=max_size)).content
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
+        return content
+
+    def status(self) -> Mapping[str, Any]:
+        """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
+        return _json(self._request("GET", "/api/status"))
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int = MAX_ANSWER,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        timeout: httpx.Timeout | None = None,
+    ) -> httpx.Response:
+        request = self._client.build_request(
+            method, path, params=params, content=content, timeout=timeout or self._client.timeout
+        )
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > limit:
+                        raise UnreachableError(f"{path}: the answer is larger than {limit} bytes")
+            finally:
+                response.close()
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+            raise UnreachableError(
+                f"the coordinator cannot be reached: {error or type(error).__name__}"
+            ) from None
+        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+
+
+def _plain(headers: httpx.Headers) -> dict[str, str]:
+    """Return the headers without those that describe the transfer: the body is decoded already."""
+    return {
+        k: v
+        for k, v in headers.items()
+        if k not in ("content-encoding", "content-length", "transfer-encoding")
+    }
+
+
+def _expect(answer: httpx.Response) -> httpx.Response:
+    if answer.status_code != httpx.codes.OK:
+        raise UnreachableError(f"the coordinator answers with HTTP status {answer.status_code}")
+    return answer
+
+
+def _json(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        value = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        value = None
+    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    if answer.status_code in _REFUSED:
+        reason = str(fields.get("error", "no reason given"))[:300]
+        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason)
+    if not isinstance(value, dict):
+        raise UnreachableError("the coordinator's answer is no JSON object")
+    _expect(answer)
+    return fields

@@ -1,0 +1,146 @@
+"""The door to the coordinator: whatever comes back is an answer, a refusal or "try again", and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from client.consortium import Consortium
+from client.errors import ConfigError, PostRefusedError, UnreachableError
+from coordinator.tls import ensure_tls
+from ledger import example
+from ledger.checkpoint import Checkpoint, cosign
+from ledger.source import MAX_FILE_SIZE
+
+Answer = Callable[[httpx.Request], httpx.Response]
+LINE = cosign(Checkpoint.empty(example.ORIGIN).to_text(), example.WITNESSES["alpha"], 7)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return ensure_tls(tmp_path_factory.mktemp("tls"), [], datetime.now(UTC)).authority.read_bytes()
+
+
+def door(authority: bytes, answer: Answer) -> Consortium:
+    return Consortium("coordinator.test:1", authority, httpx.MockTransport(answer))
+
+
+def always(*args: object, **named: object) -> Answer:
+    return lambda _: httpx.Response(*args, **named)  # type: ignore[arg-type]
+
+
+def test_a_file_that_is_not_there(authority: bytes) -> None:
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
+        door(authority, always(404)).read("checkpoint")
+
+
+def test_the_long_poll_names_what_is_known_and_hands_on_the_request_for_a_report(authority: bytes) -> None:
+    asked: list[httpx.URL] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return httpx.Response(200, content=b"note", headers={"wardround-report": "nonce"})
+
+    found = door(authority, answer).wait_for_pending(17, 2.5)
+    assert (found.note, found.report) == (b"note", "nonce")
+    assert dict(asked[0].params) == {"above": "17", "wait": "2.5"}
+
+
+def test_posting(authority: bytes) -> None:
+    bodies: list[object] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content if request.url.path == "/api/records" else json.loads(request.content))
+        return httpx.Response(200, json={"digest": "d", "final": True, "writable": True})
+
+    made = door(authority, answer)
+    assert made.post_record(b"entry") == "d"
+    assert made.post_cosignature(3, LINE) is True
+    assert made.post_report("nonce", b"note", [b"lost"]) is True
+    assert bodies == [
+        b"entry",
+        {"size": 3, "line": LINE.to_line()},
+        {"nonce": "nonce", "note": "note", "entries": [base64.b64encode(b"lost").decode()]},
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 403, 409])
+def test_a_refusal_names_the_rule(authority: bytes, status: int) -> None:
+    made = door(authority, always(status, json={"rule": "approval.number", "error": "number 2, expected 3"}))
+    with pytest.raises(PostRefusedError, match="number 2") as caught:
+        made.post_record(b"entry")
+    assert (caught.value.status, caught.value.rule) == (status, "approval.number")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        always(503, json={"error": "read-only"}),
+        always(429, json={}),
+        always(500, content=b"\xff\xfe"),
+        always(200, content=b"not json"),
+        always(200, json=[1, 2]),
+        always(200, content=b"[" * 100_000),
+        always(302, headers={"location": "https://elsewhere.example/"}),
+    ],
+)
+def test_anything_else_is_try_again(authority: bytes, answer: Answer) -> None:
+    with pytest.raises(UnreachableError):
+        door(authority, answer).post_record(b"entry")
+
+
+def test_a_network_that_fails_is_try_again(authority: bytes) -> None:
+    for failure in (
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("slow"),
+        httpx.RemoteProtocolError("odd"),
+    ):
+
+        def answer(_: httpx.Request, failure: Exception = failure) -> httpx.Response:
+            raise failure
+
+        with pytest.raises(UnreachableError):
+            door(authority, answer).read("checkpoint")
+
+
+def test_an_endless_answer_is_cut(authority: bytes) -> None:
+    made = door(authority, always(200, content=bytes(MAX_FILE_SIZE + 1)))
+    with pytest.raises(UnreachableError, match="larger"):
+        made.read("tile/0/000")
+
+
+def test_a_blob_is_what_its_name_says(authority: bytes) -> None:
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert door(authority, always(200, content=b"content")).blob(digest, 100) == b"content"
+    with pytest.raises(UnreachableError, match="other bytes"):
+        door(authority, always(200, content=b"contents")).blob(digest, 100)
+
+
+def test_a_closed_door_is_try_again(authority: bytes) -> None:
+    made = door(authority, always(200))
+    made.close()
+    with pytest.raises(UnreachableError):
+        made.status()
+
+
+@pytest.mark.parametrize("text", [b"", b"not a certificate", b"\xff" * 50])
+def test_an_authority_that_is_none(text: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        Consortium("coordinator.test:1", text)
+
+
+def test_only_the_pinned_authority_is_trusted(authority: bytes, tmp_path: Path) -> None:
+    made = Consortium("coordinator.test:1", authority)
+    context = made._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+    made.close()
