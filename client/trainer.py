@@ -22,6 +22,7 @@ from client.models import ModelSettings
 from client.randomness import Randomness, system_randomness
 from client.software import models_digest
 from client.training import chunk_size_for, train_round
+from client.training_plan import TrainingPlan
 
 _SCORED = 1024  # examples at a time
 
@@ -95,7 +96,13 @@ class Trainer:
 
 
 def warm_up() -> None:
-    """Use each library once, on random numbers: the first call of each costs more than a round."""
+    """Use each library once, on made-up numbers: torch's first optimizer alone imports for seconds."""
     torch.set_num_threads(1)
     settings = ModelSettings(name="logistic-regression", input_shape=(2,))
-    check_model(models.build(settings), example_shape=(2,), loss="bce-with-logits")
+    module = models.build(settings)
+    check_model(module, example_shape=(2,), loss="bce-with-logits")
+    plan = TrainingPlan(
+        learning_rate=1.0, max_grad_norm=1.0, noise_multiplier=1.0, size_class=4, loss="bce-with-logits"
+    )
+    start = np.zeros(3, dtype=np.float32)
+    train_round(module, start, torch.zeros(4, 2), torch.zeros(4), plan, system_randomness())
