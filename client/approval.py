@@ -7,7 +7,7 @@ hospital approves built-in models by rule, or nothing; taking the snapshot and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -16,6 +16,7 @@ from client.accounting import Event, Lifetime
 from client.config import Policy
 from client.errors import BudgetError, DeclinedError, TrainingRefusedError
 from client.job_spec import BUILT_IN, JobSpec
+from client.reviewed import CUSTOM
 from ledger.records import Approval, Dataset, Job
 from ledger.state import State
 from ledger.values import Mechanism, Software
@@ -26,7 +27,7 @@ REFUSALS: dict[str, str] = {
     "dataset": "the dataset's record differs from hospital.toml: register a new version first",
     "delta": "the job's delta is more than a tenth of one over the size class",
     "dictionary": "the job uses another data dictionary than this dataset",
-    "model": "only built-in models are approved without asking a person",
+    "model": "the model is not built in, and nobody here has put its model.py into models/",
     "plan": "the job's model or settings are not offered",
     "policy": "this hospital's policy approves no such job",
     "purpose": "the job's purpose is not permitted",
@@ -44,6 +45,7 @@ class Offer:
     lifetime: Lifetime
     training: Sequence[Event]  # spent or promised before, by side
     heldout: Sequence[Event]
+    reviewed: Collection[str] = ()  # digests of the model files that a person has read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,12 +155,18 @@ def _require_permitted(job: Job, offer: Offer) -> None:
         (job.purpose in offer.dataset.purposes and job.purpose in offer.policy.purposes, "purpose"),
         (job.dictionary == offer.dataset.schema, "dictionary"),
         (private, "delta"),
-        (job.training.model in BUILT_IN, "model"),
+        (_is_known(job, offer), "model"),
         (all(installed.get(s.name) == s for s in job.software), "software"),
     )
     for holds, code in checks:
         if not holds:
             raise DeclinedError(code, REFUSALS[code])
+
+
+def _is_known(job: Job, offer: Offer) -> bool:
+    """Whether the model is built in, or a person has read its code."""
+    own = job.training.model == CUSTOM and job.training.model_code in offer.reviewed
+    return own or job.training.model in BUILT_IN
 
 
 def _limit(job: Job, offer: Offer) -> Decimal:

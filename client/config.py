@@ -14,7 +14,7 @@
     purposes = ["cancer-research"]
     one_row_per_patient = false
     [policy]
-    approve = "built-in"                     # or "never"
+    approve = "built-in"                     # and what a person has put into models/; or "never"
 
 Where the agent keeps what it writes is here too. Keys are read where they are used.
 """
@@ -28,6 +28,7 @@ from decimal import Decimal as Number
 from pathlib import Path
 from typing import Annotated, Any
 
+from client import reviewed
 from client.accounting import spell
 from client.errors import ConfigError
 from ledger.canonical import Text, build
@@ -119,6 +120,11 @@ class Hospital(Part):
     def data_file(self) -> Path:
         """The patients' rows; only the worker, and `wardround hospital check`, read it."""
         return self.folder / self.dataset.file
+
+    @property
+    def models(self) -> Path:
+        """Where a person puts the model files that may be run."""
+        return self.folder / reviewed.FOLDER
 
     @property
     def dictionary_file(self) -> Path:

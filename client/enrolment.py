@@ -20,6 +20,7 @@ from client.errors import DeclinedError, PostRefusedError, WorkerError
 from client.follower import Sight
 from client.premises import Premises
 from client.private_file import read_private, write_private
+from client.reviewed import reviewed
 from ledger import envelope
 from ledger.record import Record
 from ledger.records import MAX_RECORD_SIZE, Approval, Dataset, Refusal, Withdrawal
@@ -165,6 +166,7 @@ class Enrolment:
             lifetime=self._account.lifetime(dataset.ref),
             training=(*self._account.events(dataset.ref, "training"), *training),
             heldout=(*self._account.events(dataset.ref, "heldout"), *heldout),
+            reviewed=reviewed(self._hospital.models).keys(),
         )
         terms = approval.decide(found.record, offer)
         try:

@@ -7,10 +7,12 @@ is not finite, a score that is no number counts as 0. Both results have a size t
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from client import models
 from client.data import Snapshot
@@ -20,6 +22,7 @@ from client.job_spec import JobSpec
 from client.model_check import check_model
 from client.models import ModelSettings
 from client.randomness import Randomness, system_randomness
+from client.reviewed import CUSTOM, reviewed
 from client.software import models_digest
 from client.training import chunk_size_for, train_round
 from client.training_plan import TrainingPlan
@@ -35,20 +38,28 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: JobSpec, rows: Snapshot, *, check: bool, randomness: Randomness | None = None
+        self,
+        spec: JobSpec,
+        rows: Snapshot,
+        *,
+        check: bool,
+        code: Path,
+        randomness: Randomness | None = None,
     ) -> None:
         """Build the model and, with `check`, try whether it may be trained privately.
+
+        Args:
+            spec: What the job and this hospital's approval say.
+            rows: The job's one snapshot.
+            check: Whether the model is new here.
+            code: Folder of the model files that a person of this hospital has read.
+            randomness: The operating system's, unless a test says otherwise.
 
         Raises:
             TrainingRefusedError: the model or the plan is not offered, or not the one that the job names.
         """
         shape = (rows.features.shape[1],)
-        settings = ModelSettings(name=spec.model, input_shape=shape, outputs=spec.outputs, hidden=spec.hidden)
-        if spec.model_code != models_digest():
-            raise TrainingRefusedError(
-                "the job names another version of the built-in models: install that one"
-            )
-        self._module = models.build(settings)
+        self._module = _build(spec, shape, code)
         self.parameters = sum(p.numel() for p in self._module.parameters())
         if self.parameters != spec.parameters:
             raise TrainingRefusedError(
@@ -93,6 +104,20 @@ class Trainer:
                     chances = torch.softmax(outputs, dim=1)[:, 1]
                 scores[start : start + _SCORED] = chances.numpy()
         return scores
+
+
+def _build(spec: JobSpec, shape: tuple[int, ...], code: Path) -> nn.Module:
+    name = "model.py" if spec.model == CUSTOM else spec.model
+    settings = ModelSettings(name=name, input_shape=shape, outputs=spec.outputs, hidden=spec.hidden)
+    if spec.model == CUSTOM:
+        if (path := reviewed(code).get(spec.model_code)) is None:
+            raise TrainingRefusedError(
+                "the job's model.py is not among the files that this hospital has read"
+            )
+        return models.load_source(path, spec.model_code, settings)
+    if spec.model_code != models_digest():
+        raise TrainingRefusedError("the job names another version of the built-in models: install that one")
+    return models.build(settings)
 
 
 def warm_up() -> None:

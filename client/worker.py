@@ -93,10 +93,15 @@ class Worker:
         """Return a fresh commitment to the dataset, for its record."""
         return str(self._ask("commit", self._where() | {"version": version}, dictionary)[0]["cohort"])
 
+    def _models(self) -> dict[str, str]:
+        return {"models": str(self._hospital.models)}
+
     def prepare(self, spec: JobSpec, dictionary: bytes) -> str:
         """Take a job's one snapshot and try its model; return the commitment to its rows."""
         with self._lock:
-            answer, _ = self._ask("prepare", self._where() | {"spec": spec.to_json()}, dictionary)
+            answer, _ = self._ask(
+                "prepare", self._where() | {"spec": spec.to_json()} | self._models(), dictionary
+            )
             self._opened.add(spec.job)
             return str(answer["cohort"])
 
@@ -104,7 +109,7 @@ class Worker:
         """Make sure that the worker of now holds the job's rows."""
         with self._lock:
             if spec.job not in self._opened:
-                self._ask("open", {"spec": spec.to_json(), "cohort": cohort})
+                self._ask("open", {"spec": spec.to_json(), "cohort": cohort} | self._models())
                 self._opened.add(spec.job)
 
     def train(self, spec: JobSpec, parameters: bytes, seconds: float) -> tuple[Packed, bool]:

@@ -132,7 +132,7 @@ class Worker:
             Rows.of(header),
         )
         taken = rows.snapshot(dictionary, bytes.fromhex(spec.job))
-        made = trainer.Trainer(spec, taken, check=True)
+        made = trainer.Trainer(spec, taken, check=True, code=Path(header["models"]))
         salt = secrets.token_bytes(snapshot_file.SALT_SIZE)
         data = snapshot_file.to_bytes(taken)
         folder = self._folder / spec.job
@@ -150,7 +150,9 @@ class Worker:
             raise _CodeError("snapshot")
         from client import trainer
 
-        self._trainers[spec.job] = trainer.Trainer(spec, snapshot_file.from_bytes(data), check=False)
+        self._trainers[spec.job] = trainer.Trainer(
+            spec, snapshot_file.from_bytes(data), check=False, code=Path(header["models"])
+        )
         return _OK, b""
 
     def _train(self, header: dict[str, Any], body: bytes) -> Answer:

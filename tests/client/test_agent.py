@@ -129,6 +129,17 @@ def test_a_whole_job(scene: Scene, agent: Agent) -> None:
     assert party.receipts == 4
     assert float(party.epsilon_job) <= float(scene.coordinator.consortium.job_state(job).record.epsilon)
     assert scene.asked().count("train") == 3
+    told = [(e["round"], e["kind"], e["code"]) for e in scene.events if e["event"] == "round"]
+    assert told == [(number, "receipt", "") for number in range(1, 5)]
+
+
+def test_rows_of_a_job_that_has_ended_are_forgotten(scene: Scene, agent: Agent) -> None:
+    job = scene.started(agent)
+    consortium = scene.coordinator.consortium
+    consortium.append(consortium.ended(job, "cancelled"), "researcher")
+    scene.coordinator.publish()
+    follow(agent)
+    assert scene.asked().count("forget") == 1
 
 
 def test_it_cosigns_before_it_trains(scene: Scene, agent: Agent) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client import accounting, approval
+from client import accounting, approval, job_spec
 from client.accounting import Event, Lifetime, event_of
 from client.approval import Offer, Terms
 from client.config import Policy
@@ -159,6 +159,12 @@ def test_a_job_is_declined_with_the_code_that_says_why(changes: dict[str, Any], 
         approval.decide(job(**changes), offer())
     assert caught.value.code == code
     assert code in approval.REFUSALS
+
+
+def test_built_in_is_what_the_models_say() -> None:
+    from client import models  # torch: here alone
+
+    assert job_spec.BUILT_IN == models.BUILT_IN
 
 
 def test_a_policy_that_never_approves() -> None:

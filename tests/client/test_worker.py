@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -149,6 +151,16 @@ def test_what_the_worker_keeps_is_for_its_owner_alone(worker: Worker, hospital: 
     assert not folder.exists()
 
 
+def test_a_worker_whose_agent_is_gone_leaves(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "client.worker_main", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    out, _ = process.communicate(timeout=SECONDS)  # closes the pipe, as a kill -9 of the agent does
+    assert (process.returncode, out) == (0, b"")
+
+
 def test_an_unforeseen_error_says_where_and_nothing_else(
     hospital: Hospital, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,7 +179,8 @@ def test_an_unforeseen_error_says_where_and_nothing_else(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "custom"}, "not offered"),
+        ({"model": "custom"}, "hospital has read"),
+        ({"model": "transformer"}, "not offered"),
         ({"parameters": 99}, "parameters"),
         ({"model_code": digest("other code")}, "another version"),
         ({"loss": "cox"}, "cox"),
