@@ -60,7 +60,8 @@ class Display:
             self._console.print(self._line(job, status["log"], seconds), highlight=False, soft_wrap=True)
 
     def _line(self, job: Json, log: Json, seconds: float) -> str:
-        spent = max((e["job"] for e in job["epsilons"].values()), key=float, default="0")
+        most = max(job["epsilons"].values(), key=lambda e: float(e["job"]))
+        spent = f"{most['job']} at delta {most['job_delta']} (add/remove one patient)"
         return (
             f"{seconds:5.1f} s  round {job['round']:>2} of {job['exchanges']}  "
             f"{len(job['participants']) - len(job['left_out'])} hospitals  model {job['model'][:_SHORT]}  "

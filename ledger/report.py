@@ -64,6 +64,7 @@ def table(entries: Iterator[tuple[int, Entry]]) -> Iterator[str]:
         yield row(
             index, record.TYPE, by(record)[:20], job[:_SHORT], getattr(record, "round", ""), _what(record)
         ).rstrip()
+    yield "Every epsilon is for add/remove one patient, at the delta of the job's or the dataset's record."
 
 
 def as_json(index: int, entry: Entry) -> dict[str, Any]:

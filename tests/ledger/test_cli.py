@@ -102,7 +102,7 @@ def test_verify_over_http(run: Run, served: str, log: Path) -> None:
 
 
 def test_show_filters(run: Run, log: Path) -> None:
-    assert len(run("show", log)[1].splitlines()) == 23
+    assert len(run("show", log)[1].splitlines()) == 24
     rounds = json.loads(run("show", log, "--type", "round", "--json")[1])
     assert [r["record"]["round"] for r in rounds] == [1, 2, 3, 4]
     alpha = json.loads(run("show", log, "--hospital", "alpha", "--json")[1])
