@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +48,9 @@ def read_file(path: Path, max_size: int) -> bytes:
 
 
 def _http(prefix: str) -> Read:
+    import urllib.error  # a sixth of the ledger's import time, and a copied directory needs none of it
+    import urllib.request
+
     def read(path: str) -> bytes:
         url = f"{prefix}/{path}"
         try:
