@@ -6,7 +6,6 @@ module is the researcher, and a spectator: what it shows comes from the coordina
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -26,7 +25,6 @@ import httpx
 import typer
 
 import wardround_display
-from client import software
 from client.demo_data import DEMOS
 from coordinator import evidence_check
 from coordinator.errors import CoordinatorError
@@ -35,13 +33,10 @@ from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError
 from ledger.note import Note
 from ledger.record import Record
-from ledger.records import Agreement, Dataset, Job
+from ledger.records import Dataset
 from ledger.source import open_source
-from ledger.values import Aggregation, Training
-from wardround_demo_setup import PURPOSE, DemoError, Setup, initial_model, prepare
+from wardround_demo_setup import DemoError, Setup, agreement, job, prepare
 
-DAY = 86_400
-LIVE_EVALUATIONS = 4
 READY_SECONDS = 60  # how long a process may take until it does what it was started for
 RUN_SECONDS = 900
 STOP_SECONDS = 10
@@ -143,20 +138,24 @@ def _run(
         display.say("a coordinator and four hospitals start; each hospital offers its dataset")
         wanted = len(setup.settings.hospitals)
         datasets = _wait(check, READY_SECONDS, lambda: _datasets(setup, wanted), "the hospitals' offers")
-        agreement = _agreement(setup, datasets)
-        _post(http, envelope.sign(agreement, *(setup.keys[name] for name in agreement.parties)))
-        job = _job(setup, agreement)
-        _post(http, envelope.sign(job, setup.keys["researcher"]))
+        agreed = agreement(setup, datasets)
+        _post(http, envelope.sign(agreed, *(setup.keys[name] for name in agreed.parties)))
+        proposed = job(setup, agreed)
+        _post(http, envelope.sign(proposed, setup.keys["researcher"]))
         display.say("the researcher proposes the job; each hospital's policy decides")
         deadline = time.monotonic() + RUN_SECONDS
         while time.monotonic() < deadline:
             check()
             if (status := _status(http)) is not None:
                 display.update(status, time.monotonic() - began)
-                own = next((j for j in status["jobs"] if j["digest"] == job.digest()), None)
+                own = next((j for j in status["jobs"] if j["digest"] == proposed.digest()), None)
                 if own is not None and own["status"] in ("cancelled", "expired", "below-minimum"):
                     raise DemoError(f"the job ended: {own['status']}; see output.log below {setup.directory}")
-                if own is not None and own["status"] == "finished" and _settled(setup, job.digest(), status):
+                if (
+                    own is not None
+                    and own["status"] == "finished"
+                    and _settled(setup, proposed.digest(), status)
+                ):
                     return {"job": own, "log": status["log"], "phases": status["phases"]}
             time.sleep(POLL_SECONDS)
     raise DemoError(f"the job did not finish within {RUN_SECONDS} s; see output.log below {setup.directory}")
@@ -232,55 +231,6 @@ def _datasets(setup: Setup, wanted: int) -> list[Record] | None:
     found = [envelope.parse_entry(data).record for data in audit.entries(read, size)]
     offers: list[Record] = [r for r in found if isinstance(r, Dataset)]
     return offers if len(offers) == wanted else None
-
-
-def _agreement(setup: Setup, datasets: Sequence[Record]) -> Agreement:
-    refs = tuple(sorted(r.ref for r in datasets if isinstance(r, Dataset)))
-    text = b"The hospitals of the demonstration let the researcher train one model on public records."
-    return Agreement(
-        origin=setup.charter.origin,
-        text=hashlib.sha256(text).hexdigest(),
-        parties=tuple(sorted((*setup.settings.hospitals, "researcher"))),
-        datasets=refs,
-        purposes=(PURPOSE,),
-        expires_at=int(time.time()) + 30 * DAY,
-    )
-
-
-def _job(setup: Setup, agreement: Agreement) -> Job:
-    settings, now = setup.settings, int(time.time())
-    rounds, model = settings.rounds, initial_model(settings)
-    live = {1 + rounds * (i + 1) // (LIVE_EVALUATIONS + 1) for i in range(LIVE_EVALUATIONS)}
-    return Job(
-        origin=setup.charter.origin,
-        researcher="researcher",
-        name=settings.data,
-        purpose=PURPOSE,
-        agreements=(agreement.digest(),),
-        datasets=agreement.datasets,
-        dictionary=settings.dictionary.digest,
-        model=hashlib.sha256(model).hexdigest(),
-        training=Training(
-            model=settings.model,
-            model_code=software.models_digest(),
-            parameters=len(model) // 4,
-            loss=settings.loss,
-            local_steps=settings.local_steps,
-            learning_rate=settings.learning_rate,
-            max_grad_norm=settings.max_grad_norm,
-            sample_rate=settings.sample_rate,
-            settings=(),
-        ),
-        aggregation=Aggregation(strategy=settings.strategy, weighting=settings.weighting, settings=()),
-        epsilon=settings.epsilon,
-        heldout_epsilon=settings.epsilon,
-        delta=settings.delta,
-        rounds=rounds,
-        evaluate=(*sorted(live), rounds + 1),
-        min_participants=len(settings.hospitals) - 1,
-        expires_at=now + DAY,
-        software=software.installed(),
-    )
 
 
 def _post(http: httpx.Client, entry: bytes) -> None:

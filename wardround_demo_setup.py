@@ -5,14 +5,16 @@ One owner plays everybody here, so the founding signatures are gathered in one g
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client import demo_data
+from client import demo_data, software
 from client.data import check_file
 from client.demo_data import DemoSettings
 from client.flower_connection import new_node_key
@@ -22,14 +24,17 @@ from coordinator.tls import ensure_tls, write_private
 from ledger import envelope
 from ledger.log import Log
 from ledger.policy import quorum_size
-from ledger.records import Charter
+from ledger.record import Record
+from ledger.records import Agreement, Charter, Dataset, Job
 from ledger.signature import KeyType, SigningKey
-from ledger.values import Member, Terms
+from ledger.values import Aggregation, Member, Terms, Training
 
 ORIGIN = "demo.wardround.example/consortium"
 PURPOSE = "demonstration"
 LIFETIME_EPSILON = "8"  # of each hospital's dataset, add/remove one patient
 MAX_DISHONEST = 1
+DAY = 86_400
+LIVE_EVALUATIONS = 4
 
 
 class DemoError(CoordinatorError):
@@ -181,3 +186,54 @@ max_epsilon_per_job = "{settings.epsilon}"
 def initial_model(settings: DemoSettings) -> bytes:
     """Return the first parameters of the demo's logistic regression: zeros, known to everybody."""
     return bytes(4 * (len(settings.dictionary.feature_names) + 1))
+
+
+def agreement(setup: Setup, datasets: Sequence[Record]) -> Agreement:
+    """Return the data use agreement of all hospitals and the researcher."""
+    refs = tuple(sorted(r.ref for r in datasets if isinstance(r, Dataset)))
+    text = b"The hospitals of the demonstration let the researcher train one model on public records."
+    return Agreement(
+        origin=setup.charter.origin,
+        text=hashlib.sha256(text).hexdigest(),
+        parties=tuple(sorted((*setup.settings.hospitals, "researcher"))),
+        datasets=refs,
+        purposes=(PURPOSE,),
+        expires_at=int(time.time()) + 30 * DAY,
+    )
+
+
+def job(setup: Setup, agreement: Agreement) -> Job:
+    """Return the job that the researcher proposes."""
+    settings, now = setup.settings, int(time.time())
+    rounds, model = settings.rounds, initial_model(settings)
+    live = {1 + rounds * (i + 1) // (LIVE_EVALUATIONS + 1) for i in range(LIVE_EVALUATIONS)}
+    return Job(
+        origin=setup.charter.origin,
+        researcher="researcher",
+        name=settings.data,
+        purpose=PURPOSE,
+        agreements=(agreement.digest(),),
+        datasets=agreement.datasets,
+        dictionary=settings.dictionary.digest,
+        model=hashlib.sha256(model).hexdigest(),
+        training=Training(
+            model=settings.model,
+            model_code=software.models_digest(),
+            parameters=len(model) // 4,
+            loss=settings.loss,
+            local_steps=settings.local_steps,
+            learning_rate=settings.learning_rate,
+            max_grad_norm=settings.max_grad_norm,
+            sample_rate=settings.sample_rate,
+            settings=(),
+        ),
+        aggregation=Aggregation(strategy=settings.strategy, weighting=settings.weighting, settings=()),
+        epsilon=settings.epsilon,
+        heldout_epsilon=settings.epsilon,
+        delta=settings.delta,
+        rounds=rounds,
+        evaluate=(*sorted(live), rounds + 1),
+        min_participants=len(settings.hospitals) - 1,
+        expires_at=now + DAY,
+        software=software.installed(),
+    )
