@@ -19,8 +19,7 @@ from client.dictionary import Dictionary, shipped
 from client.errors import DataError
 from client.features import MISSING
 
-HEART_DISEASE_ADDRESS = "https://archive.ics.uci.edu/dataset/45/heart+disease"
-HEART_DISEASE_DOI = "doi.org/10.24432/C52P4X"
+HEART_DISEASE_ADDRESS = "https://archive.ics.uci.edu/dataset/45/heart+disease"  # doi 10.24432/C52P4X
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

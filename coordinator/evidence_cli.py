@@ -10,7 +10,7 @@ import typer
 
 from coordinator import config, evidence, evidence_check
 from coordinator.errors import EvidenceError
-from ledger import desk
+from ledger import desk, report
 from ledger.policy import Policy
 
 app = typer.Typer(
@@ -52,12 +52,8 @@ def verify(
         }
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    typer.echo("Established:")
-    for line in shown:
-        typer.echo(f"  + {line}")
-    typer.echo("Not established:")
-    for line in unknown:
-        typer.echo(f"  - {line}")
+    for line in report.verdict(shown, unknown):
+        typer.echo(line)
 
 
 @app.command()

@@ -45,6 +45,7 @@ class Audit:
         charter_known: Whether the caller named that digest.
         policy_checked: Whether a policy file was given and satisfied.
         predecessor: Origin of the log that this one follows, or "".
+        kept: Sizes of the kept checkpoints, each verified like the final one.
     """
 
     view: View
@@ -55,6 +56,7 @@ class Audit:
     charter_known: bool
     policy_checked: bool
     predecessor: str
+    kept: frozenset[int]
 
 
 def audit(
@@ -93,15 +95,17 @@ def audit(
         raise VerificationError(f"the {checkpoint.size} entries do not lead to the root that the log signed")
     if not state.at_batch_end:
         raise VerificationError(f"the checkpoint of size {checkpoint.size} stands inside a round's batch")
+    times, kept = _follow_quorums(read, run, note, checkpoint)
     return Audit(
         view=run.view,
         checkpoint=checkpoint,
-        times=_follow_quorums(read, run, note, checkpoint),
+        times=times,
         signatures=run.signatures,
         charter=first.digest,
         charter_known=bool(charter),
         policy_checked=policy is not None,
         predecessor=predecessor.state.origin if predecessor else "",
+        kept=kept,
     )
 
 
@@ -223,7 +227,9 @@ def _check_tiles(read: Read, leaves: Sequence[bytes]) -> None:
             )
 
 
-def _follow_quorums(read: Read, run: _Run, note: bytes, checkpoint: Checkpoint) -> dict[str, int]:
+def _follow_quorums(
+    read: Read, run: _Run, note: bytes, checkpoint: Checkpoint
+) -> tuple[dict[str, int], frozenset[int]]:
     """Require a quorum of every witness set in turn, through all kept checkpoints, up to the final one.
 
     An amendment counts only once the set before it and the set after it have cosigned: the first checkpoint kept
@@ -240,7 +246,8 @@ def _follow_quorums(read: Read, run: _Run, note: bytes, checkpoint: Checkpoint) 
         checks = [pool.submit(_verify_kept, state, run.roots[item[2]], *item) for item in kept]
         for check in checks:
             check.result()
-    return _verify_final(note, state.sets_over(final, checkpoint.size), "checkpoint")[1]
+    times = _verify_final(note, state.sets_over(final, checkpoint.size), "checkpoint")[1]
+    return times, frozenset(size for _, _, size in kept)
 
 
 def _verify_kept(state: State, root: bytes, note: bytes, before: int, size: int) -> None:

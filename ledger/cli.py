@@ -68,12 +68,8 @@ def verify(
             }
         )
         return
-    typer.echo("Established:")
-    for line in shown:
-        typer.echo(f"  + {line}")
-    typer.echo("Not established:")
-    for line in unknown:
-        typer.echo(f"  - {line}")
+    for line in report.verdict(shown, unknown):
+        typer.echo(line)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ledger.checkpoint import Checkpoint
 from ledger.errors import VerificationError
 from ledger.note import Note, open_note
-from ledger.policy import Group, Log, Policy, Witness, verify_checkpoint, witness_times
+from ledger.policy import Group, Log, Policy, Witness, verify_checkpoint
 from ledger.signature import VerifierKey
 from ledger.state import WitnessSet
 
@@ -71,19 +71,3 @@ def verify_final(note: Note | bytes, sets: Iterable[WitnessSet]) -> tuple[Checkp
     for witnesses in sets:
         times.update(verify_checkpoint(trust_policy(witnesses), note)[1])
     return checkpoint, times
-
-
-def cosigned_by(note: Note | bytes, sets: Iterable[WitnessSet]) -> tuple[bool, dict[str, int]]:
-    """Return whether the cosignatures so far make every set's quorum, and who has cosigned when.
-
-    Raises:
-        MalformedError: not a signed checkpoint.
-        VerificationError: a log signature is missing, or a known signature is wrong.
-    """
-    complete, times = True, {}
-    for witnesses in sets:
-        policy = trust_policy(witnesses)
-        found = witness_times(policy, open_note(note, keys_of(witnesses)))
-        complete = complete and policy.satisfied_by(found)
-        times.update(found)
-    return complete, times

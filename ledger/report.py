@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +52,14 @@ def not_established(audit: Audit) -> Iterator[str]:
     yield f"That nothing came later: the newest cosignature is of {when(last)}."
     yield "That hospitals' data are good, or that a hospital added the noise that it signed for."
     yield "That each model is the average of its updates: that takes the updates themselves (evidence verify)."
+
+
+def verdict(shown: Iterable[str], unknown: Iterable[str]) -> Iterator[str]:
+    """Yield the lines that tell a person what was established and what was not."""
+    yield "Established:"
+    yield from (f"  + {line}" for line in shown)
+    yield "Not established:"
+    yield from (f"  - {line}" for line in unknown)
 
 
 def table(entries: Iterator[tuple[int, Entry]]) -> Iterator[str]:

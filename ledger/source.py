@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ledger.errors import MalformedError, StorageError
+from ledger.tiles import MAX_BUNDLE_SIZE
 
 Read = Callable[[str], bytes]  # path below the prefix -> content; FileNotFoundError where there is none
 
-MAX_FILE_SIZE = 256 * (2 + 65_535)  # bytes of the largest file that a log has: a full entry bundle
+MAX_FILE_SIZE = MAX_BUNDLE_SIZE  # the largest file that a log has
 TIMEOUT = 30  # seconds for one request
 
 
