@@ -13,10 +13,10 @@ from decimal import Decimal
 
 from client import accounting, plan
 from client.accounting import Event, Lifetime
-from client.config import Policy
 from client.errors import BudgetError, DeclinedError, TrainingRefusedError
 from client.job_spec import BUILT_IN, JobSpec
 from client.reviewed import CUSTOM
+from client.settings import Policy
 from ledger.records import Approval, Dataset, Job
 from ledger.state import State
 from ledger.values import Mechanism, Software

@@ -14,9 +14,10 @@
     purposes = ["cancer-research"]
     one_row_per_patient = false
     [policy]
-    approve = "built-in"                     # and what a person has put into models/; or "never"
+    approve = "built-in"                     # "ask" a person about every job; "never" takes part in none
 
-Where the agent keeps what it writes is here too. Keys are read where they are used.
+The tables are `client.settings`; `wardround hospital join` writes a file that explains every line. Where the agent
+keeps what it writes is here too. Keys are read where they are used.
 """
 
 from __future__ import annotations
@@ -26,66 +27,21 @@ import tomllib
 from dataclasses import dataclass
 from decimal import Decimal as Number
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from client import reviewed
 from client.accounting import spell
 from client.errors import ConfigError
-from ledger.canonical import Text, build
+from client.settings import Dataset, Journal, Limits, Line, MaybeLine, Policy
+from ledger.canonical import build
 from ledger.errors import LedgerError, MalformedError
 from ledger.signature import KeyType, SigningKey
-from ledger.values import Code, Decimal, Digest, Name, Part, Positive
+from ledger.values import Digest, Name, Part
 
 FILE = "hospital.toml"
 MAX_KEY_SIZE = 4096  # bytes
-APPROVE = ("built-in", "never")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
-Line = Annotated[str, Text(r"[^\x00-\x1f]{1,4096}", "one line of text")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset(Part):
-    """What the hospital offers."""
-
-    name: Name
-    file: Line
-    dictionary: Line
-    epsilon: Decimal
-    delta: Decimal
-    size_class: Positive
-    purposes: tuple[Code, ...]
-    one_row_per_patient: bool
-
-    def __post_init__(self) -> None:
-        Part.__post_init__(self)
-        if not Number(self.epsilon) > 0 or Number(self.epsilon) % Number("0.01"):
-            raise MalformedError("dataset.epsilon must be a multiple of 0.01 above 0")
-        if self.size_class & (self.size_class - 1):
-            raise MalformedError(
-                "dataset.size_class must be a power of two: `wardround hospital check` says which"
-            )
-        if not 0 < Number(self.delta) * 10 * self.size_class <= 1:
-            raise MalformedError(
-                f"dataset.delta must be above 0 and at most 1/{10 * self.size_class} for this size class"
-            )
-        if not self.purposes or list(self.purposes) != sorted(set(self.purposes)):
-            raise MalformedError("dataset.purposes must name at least one purpose, sorted, each once")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy(Part):
-    """Which jobs the hospital takes part in without asking a person."""
-
-    approve: Code  # one of APPROVE
-    purposes: tuple[Code, ...]
-    max_epsilon_per_job: Decimal
-
-    def __post_init__(self) -> None:
-        Part.__post_init__(self)
-        if self.approve not in APPROVE:
-            raise MalformedError(f"policy.approve must be one of {', '.join(APPROVE)}")
-        if not Number(self.max_epsilon_per_job) > 0 or Number(self.max_epsilon_per_job) % Number("0.01"):
-            raise MalformedError("policy.max_epsilon_per_job must be a multiple of 0.01 above 0")
+_PROXY = re.compile(r"https?://[A-Za-z0-9.:@%_\[\]-]{1,512}/?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +53,19 @@ class Hospital(Part):
     coordinator: Line  # host:port
     authority: Line
     charter: Digest
+    proxy: MaybeLine  # "http://proxy.example:3128", or empty: connect directly
     dataset: Dataset
     policy: Policy
+    limits: Limits
+    journal: Journal
 
     def __post_init__(self) -> None:
         Part.__post_init__(self)
         match = _ADDRESS.fullmatch(self.coordinator)
         if match is None or not 1 <= int(match[1]) <= 65_535:
             raise MalformedError('coordinator must be "host:port"')
+        if self.proxy and _PROXY.fullmatch(self.proxy) is None:
+            raise MalformedError('proxy must be "http://host:port", "https://host:port" or empty')
 
     @property
     def folder(self) -> Path:
@@ -179,20 +140,30 @@ def load(directory: Path) -> Hospital:
 
 
 def _with_defaults(value: dict[str, Any]) -> dict[str, Any]:
-    value = _spelled(value)
+    value = {"proxy": "", **_spelled(value)}
     dataset = value.get("dataset")
     if isinstance(dataset, dict):
-        policy = value.get("policy", {})
-        if not isinstance(policy, dict):
-            raise MalformedError("policy must be a table")
-        dataset.setdefault("one_row_per_patient", False)
-        standard = {
+        value["dataset"] = dataset = {"kind": "csv", "mapping": "", "one_row_per_patient": False, **dataset}
+        standard: dict[str, Any] = {
             "approve": "built-in",
+            "researchers": [],
             "purposes": dataset.get("purposes"),
             "max_epsilon_per_job": dataset.get("epsilon"),
+            "min_participants": 2,
+            "smallest_cohort": 1,
+            "hours": [],
         }
-        value["policy"] = {**standard, **policy}
+        value["policy"] = _over(standard, value.get("policy", {}), "policy")
+    limits = {"threads": 1, "memory_mib": 8192, "model_seconds": 60, "gpu": False}
+    value["limits"] = _over(limits, value.get("limits", {}), "limits")
+    value["journal"] = _over({"file": "", "max_mib": 10, "keep": 5}, value.get("journal", {}), "journal")
     return value
+
+
+def _over(standard: dict[str, Any], given: object, table: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise MalformedError(f"{table} must be a table")
+    return {**standard, **given}
 
 
 def _spelled(value: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 from client import accounting, approval, job_spec
 from client.accounting import Event, Lifetime, event_of
 from client.approval import Offer, Terms
-from client.config import Policy
 from client.errors import DeclinedError
+from client.settings import Policy
 from ledger.records import Dataset, Job
 from ledger.values import Setting, Software
 from tests.client.fake_coordinator import training_of_the_test
@@ -43,11 +43,18 @@ def job(**changes: Any) -> Job:
     return consortium.job("alpha", "bravo", **{**standard, **changes})
 
 
+def policy(**changes: Any) -> Policy:
+    standard: dict[str, Any] = {
+        "approve": "built-in", "researchers": (), "purposes": (PURPOSE,), "max_epsilon_per_job": "8",
+        "min_participants": 1, "smallest_cohort": 1, "hours": (),
+    }  # fmt: skip
+    return Policy(**{**standard, **changes})
+
+
 def offer(**changes: Any) -> Offer:
-    policy = Policy(approve="built-in", purposes=(PURPOSE,), max_epsilon_per_job="8")
     standard: dict[str, Any] = {
         "dataset": dataset(),
-        "policy": policy,
+        "policy": policy(),
         "software": (TORCH,),
         "lifetime": lifetime(),
         "training": (),
@@ -105,8 +112,7 @@ def test_what_is_left_of_the_account_asks_for_more_noise() -> None:
 
 
 def test_the_hospitals_own_limit_asks_for_more_noise() -> None:
-    policy = Policy(approve="built-in", purposes=(PURPOSE,), max_epsilon_per_job="1.5")
-    terms = approval.decide(job(), offer(policy=policy))
+    terms = approval.decide(job(), offer(policy=policy(max_epsilon_per_job="1.5")))
     assert terms.epsilon == "1.5"
     assert max(costs(terms, job())) <= 1.5
 
@@ -168,9 +174,8 @@ def test_built_in_is_what_the_models_say() -> None:
 
 
 def test_a_policy_that_never_approves() -> None:
-    policy = Policy(approve="never", purposes=(PURPOSE,), max_epsilon_per_job="8")
     with pytest.raises(DeclinedError) as caught:
-        approval.decide(job(), offer(policy=policy))
+        approval.decide(job(), offer(policy=policy(approve="never")))
     assert caught.value.code == "policy"
 
 
