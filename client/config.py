@@ -61,11 +61,7 @@ class Hospital(Part):
 
     def __post_init__(self) -> None:
         Part.__post_init__(self)
-        match = _ADDRESS.fullmatch(self.coordinator)
-        if match is None or not 1 <= int(match[1]) <= 65_535:
-            raise MalformedError('coordinator must be "host:port"')
-        if self.proxy and _PROXY.fullmatch(self.proxy) is None:
-            raise MalformedError('proxy must be "http://host:port", "https://host:port" or empty')
+        require_address(self.coordinator, self.proxy)
 
     @property
     def folder(self) -> Path:
@@ -109,19 +105,19 @@ class Hospital(Part):
 
     def read_authority(self) -> bytes:
         """Return the certificate that the coordinator's TLS is checked against. Raises ConfigError."""
-        return _read(self.folder / self.authority)
+        return read_file(self.folder / self.authority)
 
     def read_node_key(self) -> bytes:
         """Return the PEM key of the hospital's Flower node. Raises ConfigError."""
-        return _read(self.folder / "keys" / "node.pem")
+        return read_file(self.folder / "keys" / "node.pem")
 
     def read_identity_key(self) -> SigningKey:
         """Return the key that signs this hospital's records. Raises ConfigError."""
-        return _key(self.folder / "keys" / "identity.key", KeyType.ED25519)
+        return read_key(self.folder / "keys" / "identity.key", KeyType.ED25519)
 
     def read_witness_key(self) -> SigningKey:
         """Return the key that cosigns checkpoints. Raises ConfigError."""
-        return _key(self.folder / "keys" / "witness.key", KeyType.COSIGNATURE)
+        return read_key(self.folder / "keys" / "witness.key", KeyType.COSIGNATURE)
 
 
 def load(directory: Path) -> Hospital:
@@ -131,7 +127,7 @@ def load(directory: Path) -> Hospital:
         ConfigError: naming the file, the field and what it must be.
     """
     path = directory / FILE
-    data = _read(path, 1 << 20)
+    data = read_file(path, 1 << 20)
     try:
         value = tomllib.loads(data.decode(), parse_float=Number)
         return build(Hospital, {"directory": str(directory.resolve()), **_with_defaults(value)})
@@ -179,7 +175,17 @@ def _spelled(value: dict[str, Any]) -> dict[str, Any]:
     return spelled
 
 
-def _read(path: Path, max_size: int = MAX_KEY_SIZE) -> bytes:
+def require_address(coordinator: str, proxy: str) -> None:
+    """Refuse what is no address of a coordinator, or of a proxy. Raises MalformedError."""
+    match = _ADDRESS.fullmatch(coordinator)
+    if match is None or not 1 <= int(match[1]) <= 65_535:
+        raise MalformedError('coordinator must be "host:port"')
+    if proxy and _PROXY.fullmatch(proxy) is None:
+        raise MalformedError('proxy must be "http://host:port", "https://host:port" or empty')
+
+
+def read_file(path: Path, max_size: int = MAX_KEY_SIZE) -> bytes:
+    """Return a small file that a person named. Raises ConfigError: unreadable, or far too large."""
     try:
         with path.open("rb") as file:
             data = file.read(max_size + 1)
@@ -190,9 +196,10 @@ def _read(path: Path, max_size: int = MAX_KEY_SIZE) -> bytes:
     return data
 
 
-def _key(path: Path, kind: KeyType) -> SigningKey:
+def read_key(path: Path, kind: KeyType) -> SigningKey:
+    """Return a private key of one use. Raises ConfigError, which shows nothing of it."""
     try:
-        key = SigningKey.from_text(_read(path).decode("ascii", "replace").strip())
+        key = SigningKey.from_text(read_file(path).decode("ascii", "replace").strip())
     except LedgerError as error:
         raise ConfigError(f"{path}: {error}") from None
     if key.type is not kind:
