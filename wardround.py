@@ -22,6 +22,7 @@ NOUNS = {
     "evidence": ("coordinator.evidence_cli", "app", "Check a finished run, recomputing every round."),
     "hospital": ("client.cli", "app", "Run a hospital's agent, and see its budget."),
     "ledger": ("ledger.cli", "app", "Verify, read and write the consortium's log."),
+    "member": ("client.member_cli", "app", "Join a consortium, and decide with its other members."),
     "predict": ("client.predict_cli", "app", "Score new patients with a released model."),
 }
 ERRORS = (ledger.errors.LedgerError, client.errors.ClientError, coordinator.errors.CoordinatorError)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config
+from client import config, join_command
 from client.agent import Agent
 from client.budget import Account
 from client.charges import Statement
@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+app.command("join")(join_command.hospital)
 
 
 @app.command()

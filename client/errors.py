@@ -103,3 +103,19 @@ class DeclinedError(ClientError):
 
 class LocalStateError(ClientError):
     """A file that the agent keeps cannot be read or written: see to the disk, then start the agent again."""
+
+
+class InterceptedError(ClientError):
+    """Who answers is not the coordinator that the invitation names: nothing was sent or written."""
+
+
+class JoiningError(ClientError):
+    """Joining cannot go on as it is: do what the message says, then give the same command again.
+
+    Attributes:
+        status: The coordinator's HTTP status, or 0 where it was not asked.
+    """
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -48,6 +48,7 @@ class BackOffice:
         self.blobs = blobs
         self.failure = ""  # why it ended by itself
         self.gateway: GatewaySettings | None = None
+        self.nodes: DepositedNodes | None = None
         self._config = config
         self._key = key
         self._tls = tls
@@ -82,6 +83,11 @@ class BackOffice:
         problems = dict(self._runner.problems) if self._runner is not None else {}
         return status.status(standing, measured, self._phases.seconds(), problems)
 
+    def scan_nodes(self) -> None:
+        """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
+        if self.nodes is not None:
+            self.nodes.scan()
+
     def _run(self, on_end: Callable[[], None]) -> None:
         self.failure = "the coordinator's runner ended by itself: see the error above"
         try:
@@ -105,6 +111,7 @@ class BackOffice:
             with SuperLink(settings) as superlink:
                 nodes = DepositedNodes(config.nodes, superlink)
                 nodes.scan()
+                self.nodes = nodes
                 desk = Desk(
                     sequencer=self.sequencer,
                     blobs=self.blobs,
