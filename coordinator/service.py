@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -25,18 +24,19 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from coordinator import founding_service
 from coordinator.api import Api
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
+from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
 from coordinator.errors import ServiceError
 from coordinator.gateway import FORWARDED, PREFIX, Gateway
 from coordinator.log_files import LogFiles
-from coordinator.members_desk import MembersDesk
+from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
 from ledger import envelope
+from ledger.log import Log
 
 HOLD_SECONDS = 30.0  # how long a request for Flower waits until the SuperLink is ready
 HOLD_STEP = 0.05  # between looks
@@ -61,21 +61,15 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
             read_key(config.directory / "keys" / f"{name}.key") for name in ("coordinator", "log")
         )
         tls = ensure_tls(config.directory / "tls", [config.public_name, config.host], datetime.now(UTC))
-        if (opened := founding_service.log_of(config, (key, log_key), tls, listener, announce)) is None:
-            announce({"event": "stopped"})
-            return
-        log, begun = opened
-        sequencer = stack.enter_context(Sequencer(log, time.time, begun=begun))
+        sequencer = stack.enter_context(Sequencer(Log.open(config.log, [log_key]), time.time))
+        opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
+        callers = Callers(sequencer, Seen(config.seen, int(opened)), time.time)
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
-        desk = MembersDesk(config, (key, log_key), tls, sequencer, office.scan_nodes)
-        server = _Server(config, tls, application(office, desk), office)
-        desk.upkeep.renews(server.context)
+        server = _Server(config, tls, application(office, callers), office)
         office.start(on_end=server.leave)
-        stack.callback(desk.upkeep.stop)
         stack.callback(office.stop)
-        desk.upkeep.start()
         announce({"event": "serving", "url": config.url})
         server.run(sockets=[listener])
     announce({"event": "stopped"})
@@ -83,12 +77,12 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         raise ServiceError(office.failure)
 
 
-def application(office: BackOffice, desk: MembersDesk) -> Starlette:
+def application(office: BackOffice, callers: Callers) -> Starlette:
     """Return the app of the public port."""
     door = _Door(office)
     routes: list[BaseRoute] = [
-        Mount("/log", routes=list(LogFiles(office.sequencer).routes)),
-        Mount("/api", routes=[*Api(office.sequencer, office.blobs, office.status).routes, *desk.routes]),
+        Mount("/log", routes=list(LogFiles(office.sequencer, callers).routes)),
+        Mount("/api", routes=list(Api(office.sequencer, office.blobs, office.status, callers).routes)),
         *door.routes,
     ]
 
@@ -151,10 +145,6 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at a signal."""
         self.leave()
-
-    def context(self) -> ssl.SSLContext | None:
-        """Return what new connections are served with, once there is one."""
-        return self.config.ssl if self.config.loaded else None
 
     def leave(self) -> None:
         """Stop serving; any thread may say so."""
