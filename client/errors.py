@@ -119,3 +119,11 @@ class JoiningError(ClientError):
     def __init__(self, reason: str, status: int = 0) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class ProposalError(ClientError):
+    """A proposal cannot be shown or signed as it is: nothing was signed; do what the message says."""
+
+
+class UnsoundLogError(ClientError):
+    """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""

@@ -186,7 +186,9 @@ class Joining:
     def _verify(self, state: Unfinished) -> str:
         """Check that the log is the one that was agreed on; return the digest of its charter."""
         invitation = state.invited
-        door = Consortium(invitation.address, state.authority.encode())
+        door = Consortium(
+            invitation.address, state.authority.encode(), key=state.identity_key, proxy=state.proxy
+        )
         with closing(door):
             return self._patiently(
                 lambda: charter_check.verify_log(

@@ -13,14 +13,16 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
 
 from coordinator.config import CoordinatorConfig
+from coordinator.endpoints import ENDPOINTS
 from coordinator.joining_api import JoiningApi
-from coordinator.reception import Reception
+from coordinator.joining_desk import JoiningDesk
 from coordinator.roll import RollFile
+from coordinator.routing import Call, Doorkeeper, no_such_route
 from coordinator.tls import TlsFiles
 from ledger.log import Log
 from ledger.signature import SigningKey
@@ -52,47 +54,54 @@ def log_of(
     """
     if not RollFile(config.directory).exists:  # a folder that was not made by `init`
         return Log.open(config.log, [keys[1]]), False
-    reception = Reception(config, keys, time.time)
-    if not reception.resume():
-        server = _Server(tls, reception)
+    desk = JoiningDesk(config, time.time, keys=keys)
+    if not desk.resume():
+        server = _Server(tls, desk)
         announce({"event": "founding", "url": config.url})
         server.run(sockets=[listener.dup()])  # uvicorn closes what it is given
         if server.told_to_end:
-            if reception.log is not None:
-                reception.log.close()
+            if desk.log is not None:
+                desk.log.close()
             return None
         announce({"event": "founded", "charter": RollFile(config.directory).read().founded})
-    if reception.log is not None:
-        return reception.log, True
+    if desk.log is not None:
+        return desk.log, True
     return Log.open(config.log, [keys[1]]), False
 
 
-def application(reception: Reception, tls: TlsFiles, server: uvicorn.Server | None = None) -> Starlette:
+def application(desk: JoiningDesk, tls: TlsFiles, server: uvicorn.Server | None = None) -> Starlette:
     """Return the app of the public port before founding; `server` ends when the log has begun."""
 
     def after() -> None:
-        if server is not None and reception.log is not None:
+        if server is not None and desk.log is not None:
             server.should_exit = True
 
-    return Starlette(
-        routes=[
-            Route("/health", _health, methods=["GET"]),
-            Mount("/api", routes=list(JoiningApi(reception, tls.authority, after).routes)),
-        ]
+    async def authority(_: Call) -> Response:
+        return Response(
+            await run_in_threadpool(tls.authority.read_bytes), media_type="application/x-pem-file"
+        )
+
+    handlers = {"health": _health, "authority": authority, **JoiningApi(desk, after).handlers}
+    open_now = [endpoint for endpoint in ENDPOINTS if endpoint.name in handlers]
+    doorkeeper = Doorkeeper(None, b"", lambda name, status: None)
+    app = Starlette(
+        routes=doorkeeper.routes(open_now, handlers), exception_handlers={HTTPException: no_such_route}
     )
+    app.router.redirect_slashes = False
+    return app
 
 
-async def _health(_: Request) -> Response:
-    return JSONResponse({"status": "founding"})
+async def _health(_: Call) -> Response:
+    return JSONResponse({"status": "founding", "reason": "not everybody has joined and signed yet"})
 
 
 class _Server(uvicorn.Server):
     """A uvicorn that tells whether a signal ended it."""
 
-    def __init__(self, tls: TlsFiles, reception: Reception) -> None:
+    def __init__(self, tls: TlsFiles, desk: JoiningDesk) -> None:
         super().__init__(
             uvicorn.Config(
-                application(reception, tls, self),
+                application(desk, tls, self),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -1,11 +1,7 @@
 """How those who are invited speak to the coordinator; a code is sent in a header, never in an address.
 
-    GET  /api/authority           certificate that this port's TLS is checked against, PEM
-    POST /api/join                a signed deposit            -> how far this joining is
-    GET  /api/founding                                        -> how far this joining is, and what is to be signed
-    POST /api/founding/signatures the record with a signature -> how far this joining is
-Errors are {"error": one line}: 400 malformed, 403 no such invitation or a wrong signature, 409 against the order of
-things, 429 too many wrong codes from one address. Everything that arrives is hostile until parsed.
+Paths and bodies are in `coordinator.endpoints`, what a step means in `founding`, how it is kept in `joining_desk`.
+Whoever tries wrong codes is made to wait. Everything that arrives is hostile until parsed.
 """
 
 from __future__ import annotations
@@ -14,19 +10,15 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from coordinator.api import _body, _guarded, _refused
-from coordinator.errors import JoiningError, UninvitedError
-from coordinator.reception import Reception
-from ledger.joining import CODE_HEADER, CODE_SIZE, MAX_DEPOSIT
-from ledger.records import MAX_RECORD_SIZE
+from coordinator.errors import JoiningError, ProposalError, UninvitedError
+from coordinator.joining_desk import JoiningDesk
+from coordinator.routing import Call, Handler, refused
+from ledger.joining import CODE_HEADER, CODE_SIZE
 
 MAX_GUESSES = 10  # wrong codes from one address within GUESS_SECONDS
 GUESS_SECONDS = 60.0
@@ -56,56 +48,43 @@ class Guesses:
 
 
 class JoiningApi:
-    """Answers requests. Mount `routes` under `/api`."""
+    """Answers whoever has an invitation; `handlers` by their names in the table of endpoints."""
 
-    def __init__(
-        self, reception: Reception, authority: Path, after: Callable[[], None] = lambda: None
-    ) -> None:
-        """Answer for one reception.
-
-        Args:
-            reception: Decides.
-            authority: The certificate's file.
-            after: Called, in the event loop, after each answered change.
-        """
-        self._reception = reception
-        self._authority = authority
+    def __init__(self, desk: JoiningDesk, after: Callable[[], None] = lambda: None) -> None:
+        """Answer for one desk; `after` is called, in the event loop, after each answered change."""
+        self._desk = desk
         self._after = after
         self._guesses = Guesses()
-        self.routes = (
-            Route("/authority", _guarded(self._show_authority), methods=["GET"]),
-            Route("/join", _guarded(self._join), methods=["POST"]),
-            Route("/founding", _guarded(self._standing), methods=["GET"]),
-            Route("/founding/signatures", _guarded(self._sign), methods=["POST"]),
-        )
+        self.handlers: dict[str, Handler] = {
+            "join": self._join,
+            "joining": self._standing,
+            "joining-signature": self._sign,
+        }
 
-    async def _show_authority(self, _: Request) -> Response:
-        data = await run_in_threadpool(self._authority.read_bytes)
-        return Response(data, media_type="application/x-pem-file")
+    async def _join(self, call: Call) -> Response:
+        return await self._ask(call, self._desk.join, call.body)
 
-    async def _join(self, request: Request) -> Response:
-        return await self._ask(request, self._reception.join, await _body(request, MAX_DEPOSIT))
+    async def _standing(self, call: Call) -> Response:
+        return await self._ask(call, self._desk.standing)
 
-    async def _standing(self, request: Request) -> Response:
-        return await self._ask(request, self._reception.standing)
+    async def _sign(self, call: Call) -> Response:
+        return await self._ask(call, self._desk.sign, call.body)
 
-    async def _sign(self, request: Request) -> Response:
-        return await self._ask(request, self._reception.sign, await _body(request, MAX_RECORD_SIZE))
-
-    async def _ask(self, request: Request, question: Callable[..., dict[str, Any]], *data: bytes) -> Response:
+    async def _ask(self, call: Call, question: Callable[..., dict[str, Any]], *data: bytes) -> Response:
+        request = call.request
         address = request.client.host if request.client is not None else ""
         if not self._guesses.allows(address):
-            return _refused(429, "too many wrong codes from this address: wait a minute")
+            return refused(429, "too many wrong codes from this address: wait a minute")
         code = request.headers.get(CODE_HEADER, "")
         if not _CODE.fullmatch(code):
-            return _refused(403, f"the header {CODE_HEADER} must carry the invitation's code")
+            return refused(403, f"the header {CODE_HEADER} must carry the invitation's code")
         try:
             found = await run_in_threadpool(question, code, *data)
         except UninvitedError as error:
             self._guesses.wrong(address)
-            return _refused(403, str(error))
-        except JoiningError as error:
-            return _refused(409, str(error))
+            return refused(403, str(error))
+        except (JoiningError, ProposalError) as error:
+            return refused(409, str(error))
         if data:
             self._after()
         return JSONResponse(found, headers={"cache-control": "no-store"})

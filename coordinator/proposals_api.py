@@ -1,12 +1,4 @@
-"""How members decide together over the public port; who may is in the signatures.
-
-    POST /api/proposals                   a signed amendment or agreement -> {"digest"}
-    GET  /api/proposals                   all of them
-    GET  /api/proposals/DIGEST            one of them
-    POST /api/proposals/DIGEST/signatures the same record with another signature -> the proposal
-    POST /api/nodes                       a hospital's next node key, signed -> {}
-Errors as in `api`; 404 where there is no such open proposal, 409 where the order of things forbids it.
-"""
+"""How members decide together over the public port: paths, bodies and who may are in `coordinator.endpoints`."""
 
 from __future__ import annotations
 
@@ -14,57 +6,56 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from coordinator.api import _body, _guarded, _refused
 from coordinator.errors import JoiningError, ProposalError
 from coordinator.members import NodeKeys
 from coordinator.proposals import Proposals
-from ledger.joining import MAX_DEPOSIT
-from ledger.records import MAX_RECORD_SIZE
+from coordinator.routing import Call, Handler, refused
 
 
 class ProposalsApi:
-    """Answers requests. Mount `routes` under `/api`."""
+    """Answers what concerns proposals and nodes' keys; `handlers` by their names in the table."""
 
     def __init__(self, proposals: Proposals, node_keys: NodeKeys) -> None:
         """Answer for one consortium."""
         self._proposals = proposals
         self._node_keys = node_keys
-        self.routes = (
-            Route("/proposals", _guarded(self._propose), methods=["POST"]),
-            Route("/proposals", _guarded(self._list), methods=["GET"]),
-            Route("/proposals/{digest}", _guarded(self._show), methods=["GET"]),
-            Route("/proposals/{digest}/signatures", _guarded(self._sign), methods=["POST"]),
-            Route("/nodes", _guarded(self._change_node), methods=["POST"]),
-        )
+        self.handlers: dict[str, Handler] = {
+            "propose": self._propose,
+            "proposals": self._list,
+            "proposal": self._show,
+            "proposal-signature": self._sign,
+            "decline": self._decline,
+            "node": self._change_node,
+        }
 
-    async def _propose(self, request: Request) -> Response:
-        data = await _body(request, MAX_RECORD_SIZE)
-        return await _answer(lambda: {"digest": self._proposals.propose(data)})
+    async def _propose(self, call: Call) -> Response:
+        return await _answer(lambda: {"digest": self._proposals.propose(call.body)})
 
-    async def _list(self, _: Request) -> Response:
+    async def _list(self, _: Call) -> Response:
         return await _answer(lambda: {"proposals": self._proposals.listing()})
 
-    async def _show(self, request: Request) -> Response:
-        return await _answer(lambda: self._proposals.show(request.path_params["digest"]))
+    async def _show(self, call: Call) -> Response:
+        return await _answer(lambda: self._proposals.show(call.values["digest"]))
 
-    async def _sign(self, request: Request) -> Response:
-        data, digest = await _body(request, MAX_RECORD_SIZE), request.path_params["digest"]
-
+    async def _sign(self, call: Call) -> Response:
         def sign() -> dict[str, Any]:
-            self._proposals.add_signature(digest, data)
-            return self._proposals.show(digest)
+            self._proposals.add_signature(call.values["digest"], call.body)
+            return self._proposals.show(call.values["digest"])
 
         return await _answer(sign)
 
-    async def _change_node(self, request: Request) -> Response:
-        data = await _body(request, MAX_DEPOSIT)
+    async def _decline(self, call: Call) -> Response:
+        def decline() -> dict[str, Any]:
+            self._proposals.decline(call.values["digest"], call.sender.name)
+            return self._proposals.show(call.values["digest"])
 
+        return await _answer(decline)
+
+    async def _change_node(self, call: Call) -> Response:
         def change() -> dict[str, Any]:
-            self._node_keys.change(self._proposals.state(), data)
+            self._node_keys.change(self._proposals.state(), call.body)
             return {}
 
         return await _answer(change)
@@ -74,6 +65,6 @@ async def _answer(work: Callable[[], dict[str, Any]]) -> Response:
     try:
         return JSONResponse(await run_in_threadpool(work), headers={"cache-control": "no-store"})
     except LookupError as error:
-        return _refused(404, str(error))
+        return refused(404, str(error))
     except (ProposalError, JoiningError) as error:
-        return _refused(409, str(error))
+        return refused(409, str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,6 +18,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import wardround as front_door
 from client.member import load as load_member
 from ledger import audit, envelope
 from ledger.checkpoint import Checkpoint
@@ -28,6 +33,7 @@ PATIENCE = 120.0  # seconds; a limit against hanging, not a measurement
 ORIGIN = "w.example/heart"
 HOSPITALS = ("northgate", "riverside", "eastfield")
 RESEARCHER = "uni"
+GROUPS = re.compile(r"(?:[0-9a-f]{4}  ){3}[0-9a-f]{4}")
 
 
 def free_port() -> int:
@@ -67,7 +73,16 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
 
 
 def wardround(*arguments: str | Path, status: int = 0) -> str:
-    return finish(start(*arguments), status)
+    """Run a short command in this process: what it prints, in both streams."""
+    said = io.StringIO()
+    with (
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+        pytest.raises(SystemExit) as ended,
+    ):
+        front_door.main([*map(str, arguments)])
+    assert (ended.value.code or 0) == status, said.getvalue()
+    return said.getvalue()
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -114,6 +129,11 @@ class Output:
             if pipe is not None:
                 pipe.close()
         return self.text()
+
+    def type(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def succeed(self) -> str:
         """Wait for the end, which is a good one."""
@@ -169,16 +189,18 @@ class Place:
         found = json.loads(wardround("coordinator", "members", self.coordinator, "--json"))
         return str(found["charter"])
 
-    def found(self) -> str:
-        """Let everybody join and sign; return the charter's digest. The coordinator runs."""
-        waiting = {name: Output(self.join(name)) for name in self.invitations}
-        for output in waiting.values():
+    def found(self) -> dict[str, str]:
+        """Let everybody join, compare and sign; return what each one's screen showed. The coordinator runs."""
+        joining = {name: Output(self.join(name, typed="")) for name in self.invitations}
+        shown = {}
+        for name, output in joining.items():
             output.wait_for("sixteen groups")
-            output.end(signal.SIGINT)
-        digest = self.draft()
-        for process in [self.join(name, "--yes", digest) for name in self.invitations]:
-            finish(process)
-        return digest
+            shown[name] = "".join("".join(GROUPS.findall(output.text())).split())
+        for output in joining.values():
+            output.type(f"{shown[name][-16:-8]} {shown[name][-8:]}")
+        for output in joining.values():
+            assert "has joined" in output.succeed()
+        return shown
 
     def records(self) -> list[Record]:
         """What the coordinator's log holds, read from its files."""
