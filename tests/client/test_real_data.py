@@ -1,4 +1,7 @@
-"""Published data sets through the sources: files beside the project, read where they are and skipped where not."""
+"""Published data sets through the sources: files beside the project, read where they are and skipped where not.
+
+The default takes 5,000 encounters and 1,148 images; WARDROUND_FULL_TESTS=1 takes all 101,766 and 5,856.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +20,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from client import dictionary, snapshot_file
-from client.data import check_file, snapshot
+from client.data import check_file, size_class, snapshot
 from client.demo_data import HEART_DISEASE, write_heart_disease
 from client.models import ModelSettings, build, initial_parameters
 from client.software import models_digest
@@ -28,6 +32,9 @@ from tests.client.images import describe
 from tests.client.tables import SECRET
 from tests.client.test_worker import spec
 
+FULL = os.environ.get("WARDROUND_FULL_TESTS") == "1"
+ENCOUNTERS = 101_766 if FULL else 5_000
+PARTS, IMAGES = (("train", "val", "test"), 5856) if FULL else (("val", "test"), 1148)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
@@ -117,10 +124,9 @@ values = { "<30" = "yes", ">30" = "no", NO = "no" }
 
 
 def test_diabetes_130_through_a_mapping(tmp_path: Path) -> None:
-    """The first 20,000 encounters: as many as the time of a test allows."""
     packed = beside("diabetes130") / "diabetic_data.csv.gz"
     with gzip.open(packed, "rt", newline="") as file:
-        lines = [line for line, _ in zip(file, range(20_001), strict=False)]
+        lines = [line for line, _ in zip(file, range(ENCOUNTERS + 1), strict=False)]
     (tmp_path / "a.csv").write_text("".join(lines))
     (tmp_path / "mapping.toml").write_text(GROUPS)
     described = dictionary.parse(json.dumps(DIABETES).encode())
@@ -129,7 +135,7 @@ def test_diabetes_130_through_a_mapping(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO("".join(lines))))
     fit = [r for r in rows if r["gender"] != "Unknown/Invalid" and r["diag_1"] != "?"]
     assert (report.rows, report.kept, report.patients) == (
-        20_000,
+        ENCOUNTERS,
         len(fit),
         len({r["patient_nbr"] for r in fit}),
     )
@@ -145,29 +151,26 @@ def test_diabetes_130_through_a_mapping(tmp_path: Path) -> None:
     assert 0.2 < (circulatory > 0).mean() < 0.4
 
 
-ARRAYS = """
-[columns.image]
-from = "train_images, val_images, test_images"
-[columns.label]
-from = "train_labels, val_labels, test_labels"
-"""
-
-
 def test_pneumonia_images_train_a_small_cnn_in_a_worker_process(tmp_path: Path) -> None:
     file = beside("pneumoniamnist") / "pneumoniamnist.npz"
     described = describe(patient="")
     hospital = hospital_folder.hospital(
         tmp_path / "alpha", kind="npz", file=str(file), mapping="mapping.toml", one_row_per_patient=True,
-        delta=0.00001, size_class=4096,
+        delta=0.00001, size_class=size_class(IMAGES),
     )  # fmt: skip
-    (hospital.folder / "mapping.toml").write_text(ARRAYS)
+    (hospital.folder / "mapping.toml").write_text(
+        "".join(
+            f'[columns.{name}]\nfrom = "{", ".join(f"{part}_{name}s" for part in PARTS)}"\n'
+            for name in ("image", "label")
+        )
+    )
     module = build(ModelSettings(name="small-cnn", input_shape=described.input_shape))
     start = initial_parameters(
         module, ModelSettings(name="small-cnn", input_shape=described.input_shape), seed=1
     )
     job = replace(
         spec("images", model="small-cnn", model_code=models_digest(), parameters=len(start)),
-        size_class=4096, sample_rate="0.0625", chunk_size=64,
+        size_class=size_class(IMAGES), sample_rate="0.0625", chunk_size=64,
     )  # fmt: skip
     worker = Worker(hospital)
     try:
@@ -179,4 +182,4 @@ def test_pneumonia_images_train_a_small_cnn_in_a_worker_process(tmp_path: Path) 
         worker.close()
     assert (update.shape, production) == ((len(start),), True)
     assert np.any(update)
-    assert abs(int(counts.sum()) - 5856 // 3) < 150
+    assert abs(int(counts.sum()) - IMAGES // 3) < 150

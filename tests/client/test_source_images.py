@@ -21,6 +21,7 @@ from client.data import check_file, snapshot
 from client.dictionary import shipped
 from client.errors import DataError, DictionaryError
 from client.source import Place
+from ledger import canonical
 from tests.client import images
 from tests.client.images import DICTIONARY, describe, write_folder, write_npz
 from tests.client.tables import SECRET
@@ -251,10 +252,10 @@ def test_a_text_array_that_is_no_text_spoils_its_own_row(tmp_path: Path) -> None
 def test_a_dictionary_of_images_that_is_not_as_written_is_refused(
     change: dict[str, object], says: str
 ) -> None:
-    value = dictionary.canonical.plain(DICTIONARY)
+    value = canonical.plain(DICTIONARY)
     value["variables"][0].update(change)
     with pytest.raises(DictionaryError, match=says):
-        dictionary.parse(dictionary.canonical.dumps({"type": dictionary.TYPE, **value}))
+        dictionary.parse(canonical.dumps({"type": dictionary.TYPE, **value}))
 
 
 def test_what_came_later_is_spelled_only_where_it_says_something() -> None:
