@@ -235,14 +235,10 @@ API = (
     ),
 )  # fmt: skip
 
-DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=json_object(
-    body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING
-))  # fmt: skip
+SIGNED = json_object(body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING)
+DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=SIGNED)
 STANDING = {"type": "object", "required": ["name", "phase", "record", "role", "signed"]}
-PROPOSAL = {
-    "type": "object",
-    "required": ["declined", "digest", "ended", "needed", "record", "signed", "type"],
-}
+PROPOSAL = {"type": "object", "required": ["declined", "digest", "ended", "needed", "record", "signed"]}
 
 MEMBERS = (
     Endpoint(

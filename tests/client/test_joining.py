@@ -21,7 +21,7 @@ from client.joining import FILE, Joining, new_keys
 from coordinator.tls import ensure_tls
 from ledger import canonical, envelope, example
 from ledger.errors import LedgerError
-from ledger.joining import CODE_SIZE, Deposit, Invitation
+from ledger.joining import CODE_SIZE, Deposit, Invitation, groups
 from ledger.log import Log
 from ledger.records import Amendment, Charter
 from ledger.source import open_source
@@ -171,7 +171,7 @@ def test_attack_forged_charter_is_not_signed(name: str) -> None:
 
 def test_a_digest_compared_in_part_is_not_enough() -> None:
     digest = example.charter().digest()
-    spoken = " ".join(charter_check.groups(digest))
+    spoken = " ".join(groups(digest))
     assert charter_check.agrees(digest, spoken)
     assert charter_check.agrees(digest, digest[: charter_check.COMPARED].upper())
     assert not charter_check.agrees(digest, digest[: charter_check.COMPARED - 1])

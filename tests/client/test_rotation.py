@@ -13,9 +13,12 @@ from client.errors import ProposalError
 from client.rotation import Wanted
 from ledger import envelope, example, rules
 from ledger.envelope import parse_entry
+from ledger.signature import VerifierKey
 from ledger.state import EMPTY, State
 from ledger.values import KeyChange
 from tests.client import hospital_folder
+from tests.client.fake_coordinator import follow
+from tests.client.test_agent import Scene
 
 BOTH = Wanted(identity=True, witness=True, stolen=False)
 
@@ -94,3 +97,29 @@ def test_who_cannot_leave() -> None:
         rotation.departure(founded(), "coordinator")
     with pytest.raises(ProposalError, match="no member"):
         rotation.departure(founded(), "nobody")
+
+
+def test_a_running_agent_goes_on_with_the_new_keys(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    folder = scene.hospital.folder
+    with scene.agent() as agent:
+        follow(agent)
+        sight = agent.sight
+        assert sight is not None
+        record, (old, new) = rotation.amendment(folder, sight.state, "alpha", BOTH)
+        consortium = scene.coordinator.consortium
+        consortium.append(record, *consortium.voters(), new)
+        scene.coordinator.publish()
+        agent.follow_once()
+        agent._enrol()  # what its thread does: it returns, because the keys are others now
+        assert agent.renewed
+    with scene.agent() as again:
+        again.follow_once()
+        assert again.handle is not None
+        assert not again.renewed
+    line = scene.coordinator.lines[-1][1]
+    member = consortium.state.member("alpha")
+    assert member is not None
+    assert line.key_id == VerifierKey.from_text(member.witness).key_id
+    assert old != new
+    scene.coordinator.close()

@@ -80,7 +80,7 @@ def test_a_log_begins_with_exactly_what_everybody_signed(town: Town) -> None:
     town.join("riverside")
     draft = town.draft()
     town.sign("northgate", "riverside")
-    assert town.desk.log is None
+    assert not (town.settings.log / "log.sqlite").exists()
     town.sign("uni")
     assert town.desk.log is not None
     town.desk.log.close()
