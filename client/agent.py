@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from client import premises, restore
@@ -21,6 +22,7 @@ from client.enrolment import Enrolment
 from client.errors import ClientError, LocalStateError, UnreachableError, WorkerError
 from client.exchange import Handle
 from client.follower import Sight
+from client.troubles import LOG, ROUNDS, Troubles
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
 from ledger.record import Record
@@ -69,6 +71,7 @@ class Agent:
         self._premises = premises.enter(hospital, clock=clock, consortium=consortium, worker=worker)
         self._follower = self._premises.follower
         self._enrolment = Enrolment(self._premises, tell)
+        self._troubles = Troubles(tell, clock)
         hooks = Hooks(
             approvals=self._enrolment.approval_of,
             report=self._post_later,
@@ -109,11 +112,15 @@ class Agent:
             authority=self._premises.authority,
             private_key=self._premises.node_key,
             id_file=self._premises.hospital.folder / "node.id",
+            report=partial(self._troubles.report, ROUNDS),
             proxy=self._premises.hospital.proxy,
         )
         threads = [threading.Thread(target=self._guarded, args=(task,), name=name, daemon=True) for name, task in (
             ("follower", self._follow), ("enrolment", self._enrol),
         )]  # fmt: skip
+        self._tell({"event": "following"})
+        if reason := self._premises.standing.person:
+            self._tell({"event": "person", "reason": reason})
         for thread in threads:
             thread.start()
         self._node = FlowerNode(settings, self.handle)
@@ -121,7 +128,6 @@ class Agent:
             threading.Thread(target=self._guarded, args=(self._node.run,), name="node", daemon=True)
         )
         threads[-1].start()
-        self._tell({"event": "following"})
         self._stopping.wait()
         self._node.stop()
         for thread in threads[1:]:
@@ -165,7 +171,7 @@ class Agent:
                 )
 
     def _follow(self) -> None:
-        self._follower.run(self._stopping, self._noticed)
+        self._follower.run(self._stopping, self._noticed, partial(self._troubles.report, LOG))
 
     def _noticed(self, entries: list[Entry]) -> None:
         """New entries were accepted: there may be a job to answer, or a round about to come."""

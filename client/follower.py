@@ -180,12 +180,18 @@ class Follower:
                 _log.warning("the cosignature of size %d was not taken: %s", size, error)
             self._posted = size
 
-    def run(self, stopping: threading.Event, tell: Callable[[list[Entry]], None]) -> None:
+    def run(
+        self,
+        stopping: threading.Event,
+        tell: Callable[[list[Entry]], None],
+        report: Callable[[str], None] = lambda trouble: None,
+    ) -> None:
         """Follow the log until `stopping`.
 
         Args:
             stopping: Set by whoever ends the agent.
             tell: Called with every batch of new entries, after it was cosigned.
+            report: Told why the log cannot be followed, in one line, and "" when it can.
 
         Raises:
             StorageError: the disk failed: stop, and start the agent again.
@@ -196,6 +202,7 @@ class Follower:
             try:
                 tell(self._step())
                 wait, trouble = BACKOFF[0], ""
+                report("")
                 continue
             except StorageError:
                 raise
@@ -203,6 +210,7 @@ class Follower:
                 if str(error) != trouble and not stopping.is_set():
                     trouble = str(error)
                     _log.warning("%s", trouble)
+                    report(trouble)
             stopping.wait(wait)
             wait = min(2 * wait, longest)
 
