@@ -90,9 +90,10 @@ def run(
     settings = observe_settings(directory)
     yield judge_settings(settings)
     hospital = settings if isinstance(settings, Hospital) else None
+    database = hospital is not None and hospital.dataset.kind == "sql"
     folder = observe_folder(directory)
     yield from judge_folder(folder)
-    yield from judge_keys(observe_keys(directory), folder.owner)
+    yield from judge_keys(observe_keys(directory, database=database), folder.owner)
     yield judge_person(observe_person(directory))
     if hospital is None:
         yield from _machine(directory, None, progress)

@@ -79,6 +79,7 @@ FAULTS: dict[str, tuple[str, str]] = {  # code -> (level, what to do)
         WARNING,
         "look for another unit or typing errors; values are cut to the plausible range",
     ),
+    "data.mapping": (WARNING, "correct the mapping file, or list that value in it"),
     "data.open": (WARNING, "`chmod 600` the file and `chown` it to the user that the agent runs as"),
     "disk.full": (WRONG, "free some space, or move the folder to a larger disk"),
     "disk.fails": (WRONG, "mount the disk writable, check its health and quota, and who owns the folder"),

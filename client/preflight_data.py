@@ -35,7 +35,7 @@ def observe_data(hospital: Hospital, dictionary: Dictionary) -> Report | ClientE
     try:
         secret = read_private(hospital.secret_file, 4096) or b""
         return check_file(
-            hospital.data_file,
+            hospital.place,
             dictionary,
             secret=secret,
             one_row_per_patient=hospital.dataset.one_row_per_patient,
@@ -70,6 +70,8 @@ def judge_data(found: Report | ClientError, hospital: Hospital, mode: int) -> It
     if found.clipped:
         lines = (f"{column} in {count} rows" for column, count in found.clipped)
         yield Finding(code="data.clipped", sentence=f"outside the plausible range: {', '.join(lines)}")
+    for line in found.notes:
+        yield Finding(code="data.mapping", sentence=line)
     if found.refusals:
         return
     published = hospital.dataset.size_class

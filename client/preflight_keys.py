@@ -16,6 +16,7 @@ from client.preflight_codes import Finding
 from ledger.signature import KeyType
 
 KEYS = ("identity.key", "witness.key", "node.pem", "dataset.secret")
+DATABASE = "database.url"
 RENEW_DAYS = 30  # before the authority's end a warning is due
 
 
@@ -30,9 +31,10 @@ class KeyFile:
     wrong: str  # why its content is not what it must be, or ""
 
 
-def observe_keys(directory: Path) -> tuple[KeyFile, ...]:
-    """Look at every key file, present or not."""
-    return tuple(_key_file(directory / "keys" / name) for name in KEYS)
+def observe_keys(directory: Path, *, database: bool = False) -> tuple[KeyFile, ...]:
+    """Look at every key file, present or not; with a `database`, at the file that has its password too."""
+    names = (*KEYS, DATABASE) if database else KEYS
+    return tuple(_key_file(directory / "keys" / name) for name in names)
 
 
 def _key_file(path: Path) -> KeyFile:
@@ -52,6 +54,8 @@ def _wrong(path: Path, data: bytes) -> str:
     """Say why a key's content is not what it must be, without showing any of it."""
     if path.name == "dataset.secret":
         return "" if len(data) == SECRET_SIZE else f"it must hold {SECRET_SIZE} bytes, not {len(data)}"
+    if path.name == DATABASE:
+        return "" if data.strip() else "it is empty"
     if path.name == "node.pem":
         whole = data.startswith(b"-----BEGIN ") and b"PRIVATE KEY-----" in data and _loads(data)
         return "" if whole else "it is not an unencrypted elliptic-curve key in PEM"

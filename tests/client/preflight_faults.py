@@ -206,6 +206,20 @@ def lines(*more: str, count: int = hospital_folder.SIZE_CLASS) -> Callable[[Path
 
 
 FAULTS["data.unusable"] = data_with(lines("x,40,1,7"))
+
+
+@fault("data.mapping")
+def _(bench: Bench) -> Iterable[Finding]:
+    folder = bench.folder()
+    (folder / "mapping.toml").write_text('[columns.sex]\nvalues = { f = "0", m = "1" }\n')
+    text = "id,age,sex,num\n" + "".join(f"p{i},{40 + i},{'fmx'[i % 3]},{i % 2}\n" for i in range(64))
+    (folder / "patients.csv").write_text(text)
+    settings = folder / "hospital.toml"
+    settings.write_text(settings.read_text().replace("[dataset]", '[dataset]\nmapping = "mapping.toml"'))
+    hospital = config.load(folder)
+    return data.judge_data(data.observe_data(hospital, hospital_folder.DICTIONARY), hospital, 0o600)
+
+
 FAULTS["data.size-class"] = data_with(lines(count=20))
 FAULTS["data.dropped"] = data_with(lines("x,old,1,1", "y,,0,1"))
 FAULTS["data.clipped"] = data_with(lines("x,400,1,1"))
