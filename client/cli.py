@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config
+from client import config, decisions_cli, show_cli
 from client.agent import Agent
 from client.budget import Account
 from client.charges import Statement
@@ -35,6 +35,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program."
 def run(directory: Directory, as_json: AsJson = False) -> None:
     """Follow the log, cosign, answer jobs by policy and train, until stopped. Outbound connections only.
 
+    SIGHUP makes it read hospital.toml again: policy, hours, limits and what the dataset offers take effect at once.
+
     Example: wardround hospital run hospitals/northgate
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
@@ -42,6 +44,7 @@ def run(directory: Directory, as_json: AsJson = False) -> None:
     with Agent(hospital, tell=_print_json if as_json else _print_words) as agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: agent.stop())
+        signal.signal(signal.SIGHUP, lambda *_: agent.reload())
         agent.run()
 
 
@@ -125,6 +128,19 @@ def resume(directory: Directory) -> None:
         return
     standing.resume()
     typer.echo(f"confirmed ({reason}): start the agent again")
+
+
+for name, command in (
+    ("jobs", show_cli.jobs),
+    ("show", show_cli.show_job),
+    ("approve", decisions_cli.approve),
+    ("refuse", decisions_cli.refuse),
+    ("withdraw", decisions_cli.withdraw),
+    ("pause", decisions_cli.pause),
+    ("unpause", decisions_cli.unpause),
+    ("offer", decisions_cli.offer),
+):
+    app.command(name)(command)
 
 
 def _print_json(event: dict[str, Any]) -> None:
