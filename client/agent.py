@@ -19,7 +19,7 @@ from client.attempt import Attempts, Hooks, Outcome
 from client.config import Hospital
 from client.consortium import Consortium
 from client.enrolment import Enrolment
-from client.errors import ClientError, LocalStateError, UnreachableError, WorkerError
+from client.errors import ClientError, ConfigError, LocalStateError, UnreachableError, WorkerError
 from client.exchange import Handle
 from client.follower import Sight
 from client.troubles import LOG, ROUNDS, Troubles
@@ -30,6 +30,7 @@ from ledger.records import Abort, Round, Start
 
 IDLE_SECONDS = 5.0  # between turns of the enrolment that nothing asked for
 RETRY_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # between looks at the decisions of persons
 STOP_SECONDS = 5.0  # a round in hand is let to its end for so long
 Tell = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
@@ -66,10 +67,12 @@ class Agent:
         self._tell = tell
         self._stopping = threading.Event()
         self._work = threading.Event()
+        self._hup = threading.Event()
         self._failure: Exception | None = None
         self._node: Any = None
         self._premises = premises.enter(hospital, clock=clock, consortium=consortium, worker=worker)
         self._follower = self._premises.follower
+        self._offer = self._premises.decisions.offer
         self._enrolment = Enrolment(self._premises, tell)
         self._troubles = Troubles(tell, clock)
         hooks = Hooks(
@@ -147,6 +150,11 @@ class Agent:
         self._failure = self._failure or error
         self.stop()
 
+    def reload(self) -> None:
+        """Have `hospital.toml` read again; may be called from any thread or signal handler."""
+        self._hup.set()
+        self._work.set()
+
     def follow_once(self) -> None:
         """Pull and cosign once: what the follower's thread does for ever."""
         self._noticed(self._follower.pull())
@@ -154,6 +162,11 @@ class Agent:
 
     def enrol_once(self) -> bool:
         """Do one turn of the paperwork: what the enrolment's thread does for ever."""
+        offer = self._premises.decisions.offer
+        if self._hup.is_set() or offer != self._offer:  # what a person offers stands in hospital.toml
+            self._hup.clear()
+            self._offer = offer
+            self._reload()
         sight = self._follower.sight()
         if sight is not None:
             self._deal_with_backup(sight)
@@ -184,7 +197,7 @@ class Agent:
         warm = False
         while not self._stopping.is_set():
             self._work.clear()
-            wait = RETRY_SECONDS
+            wait, stamp = RETRY_SECONDS, self._premises.decisions.stamp()
             try:
                 if not self.enrol_once():
                     wait = IDLE_SECONDS
@@ -196,7 +209,25 @@ class Agent:
                         continue
             except (UnreachableError, WorkerError) as error:
                 _log.info("%s", error)
-            self._work.wait(wait)
+            self._rest(wait, stamp)
+
+    def _reload(self) -> None:
+        """Take up changed settings, or say in one line why not and go on with the old ones."""
+        try:
+            changed = self._premises.settings.reload()
+        except ConfigError as error:
+            _log.error("the old settings hold on: %s", error)
+            return
+        self._premises.worker.adopt(self._premises.hospital)
+        self._enrolment.settings_changed()
+        self._tell({"event": "reloaded", "changed": changed})
+
+    def _rest(self, seconds: float, stamp: int) -> None:
+        """Wait until there may be work: for an entry, a signal, or a decision since the folder had this stamp."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._premises.decisions.stamp() == stamp:
+            if self._work.wait(min(left, WATCH_SECONDS)):
+                return
 
     def _post_later(self, record: Record) -> None:
         self._enrolment.post_later(record)

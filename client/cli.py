@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config, preflight_cli, run_cli, unit_cli
+from client import config, decisions_cli, preflight_cli, run_cli, show_cli, unit_cli
 from client.budget import Account
 from client.charges import Statement
 from client.standing import Standing
@@ -83,6 +83,19 @@ def resume(directory: Directory) -> None:
         return
     standing.resume()
     typer.echo(f"confirmed ({reason}): start the agent again")
+
+
+for name, command in (
+    ("jobs", show_cli.jobs),
+    ("show", show_cli.show_job),
+    ("approve", decisions_cli.approve),
+    ("refuse", decisions_cli.refuse),
+    ("withdraw", decisions_cli.withdraw),
+    ("pause", decisions_cli.pause),
+    ("unpause", decisions_cli.unpause),
+    ("offer", decisions_cli.offer),
+):
+    app.command(name)(command)
 
 
 def _as_json(statement: Statement) -> dict[str, Any]:

@@ -155,10 +155,10 @@ class Follower:
             before = self._mirror.entries(found.last_index - record.receipts, found.last_index)
         return [*map(parse_entry, before), closing]
 
-    def entries(self) -> list[Entry]:
-        """Return everything accepted: for the rare reader of all of it."""
+    def entries(self, start: int = 0) -> list[Entry]:
+        """Return everything accepted from an index on; from 0 for the rare reader of all of it."""
         with self._lock:
-            return [parse_entry(data) for data in self._mirror.entries(0, self._mirror.size)]
+            return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
 
     def cosign(self) -> None:
         """Cosign everything accepted and hand the cosignature over, unless that was done.

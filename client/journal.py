@@ -18,7 +18,8 @@ from client.errors import ConfigError
 from client.settings import Journal
 
 FIELDS = (  # of events; whatever else an event may hold stays on the screen
-    "event", "job", "round", "kind", "code", "seconds", "dataset", "reason", "part", "trouble", "since", "after",
+    "event", "job", "round", "kind", "code", "seconds", "dataset", "version", "reason", "part", "trouble", "since",
+    "after",
 )  # fmt: skip
 MAX_TEXT = 500  # characters of one value
 _MIB = 1 << 20
@@ -48,6 +49,8 @@ class _Lines(logging.Formatter):
 class JournalFile(RotatingFileHandler):
     """A rotating file that its owner alone can read; `reopen` follows a file that logrotate moved away."""
 
+    _moved = False  # another program has renamed the file
+
     def _open(self) -> TextIOWrapper:
         def private(path: str, flags: int) -> int:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
@@ -55,14 +58,16 @@ class JournalFile(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding="utf-8", opener=private)
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name."""
-        self.acquire()
-        try:
-            if self.stream:
-                self.stream.close()
+        """Go on in a new file of the same name, from the next line on; for signal handlers, which may not wait."""
+        self._moved = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; called with the lock held."""
+        if self._moved:
+            self._moved = False
+            self.stream.close()
             self.stream = self._open()
-        finally:
-            self.release()
+        super().emit(record)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Write an event."""

@@ -29,8 +29,9 @@ def run(
 ) -> None:
     """Follow the log, cosign, answer jobs by policy and train, until stopped. Outbound connections only.
 
-    SIGTERM and SIGINT stop it, SIGHUP has the journal's file opened again. Exit status: 0 stopped, 1 it cannot start
-    until a person repairs what the line says, 2 wrong usage, 75 it had to end and may be started again at once.
+    SIGTERM and SIGINT stop it. SIGHUP makes it read hospital.toml again (policy, hours, limits and what the dataset
+    offers take effect at once) and open its journal's file again. Exit status: 0 stopped, 1 it cannot start until a
+    person repairs what the line says, 2 wrong usage, 75 it had to end and may be started again at once.
 
     Example: wardround hospital run hospitals/northgate
     """
@@ -42,7 +43,12 @@ def run(
         with Agent(hospital, tell=teller.tell) as agent:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: agent.stop())
-            signal.signal(signal.SIGHUP, lambda *_: teller.reopen())
+
+            def hang_up(*_: object) -> None:
+                teller.reopen()
+                agent.reload()
+
+            signal.signal(signal.SIGHUP, hang_up)
             try:
                 agent.run()
             except (ClientError, LedgerError) as error:

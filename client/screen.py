@@ -36,6 +36,11 @@ def words(event: dict[str, Any], folder: str) -> str:
         return (
             f"waiting for a person ({_clean(event['reason'])}): look, then wardround hospital resume {folder}"
         )
+    if name == "waiting":
+        return (
+            f"job {event['job'][:12]} waits for a person ({_clean(event['code'])}): wardround hospital show {folder} "
+            f"{event['job'][:12]}, then approve or refuse"
+        )
     if name == "following":
         return "started: following the log, answering rounds; stop with Ctrl-C or SIGTERM"
     rest = ", ".join(f"{key} {_clean(value)[:40]}" for key, value in event.items() if key != "event")

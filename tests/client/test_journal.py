@@ -125,6 +125,8 @@ def test_the_screen_says_what_it_needs_to_know() -> None:
     assert screen.words({"event": "person", "reason": "restored"}, "/srv/w").endswith(
         "hospital resume /srv/w"
     )
+    waiting = {"event": "waiting", "job": "ab" * 32, "code": "ask"}
+    assert "hospital show /srv/w abababababab, then approve or refuse" in screen.words(waiting, "/srv/w")
     assert screen.words(ROUND, "") == "round 3 of job abababababab: update, 1.50 s"
     assert screen.words({"event": "approved", "job": "ab" * 32}, "") == f"approved: job {'ab' * 20}"
     assert screen.words({"event": "stopped"}, "") == "stopped"
