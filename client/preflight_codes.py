@@ -128,6 +128,7 @@ FAULTS: dict[str, tuple[str, str]] = {  # code -> (level, what to do)
     "tls.none": (WRONG, "check host and port: what answers there does not speak TLS"),
     "tls.silent": (WRONG, "look for a firewall that lets connections begin and then drops them"),
     "service.other": (WRONG, "check host and port in hospital.toml: that is no Wardround coordinator"),
+    "service.waits": (WARNING, "wait; the agent may be started, and goes on when the coordinator does"),
     "service.down": (WRONG, "wait, or ask whoever runs the coordinator; the agent tries again by itself"),
     "service.refused": (WRONG, "ask whoever runs the coordinator whether this hospital's key is admitted"),
     "charter.other": (

@@ -31,6 +31,7 @@ from client.preflight_wire import (
 )
 from ledger.witness import CLOCK_TOLERANCE
 
+OK = 200
 STEP_SECONDS = 5.0
 CLOCK_WARNING = 60  # seconds
 _EXPIRED, _EARLY, _NAMES = 10, 9, (62, 64)  # OpenSSL's X509_V_ERR_...
@@ -228,13 +229,17 @@ def judge_service(answer: Answer | Exception, address: str) -> Finding:
         return Finding(code="service.down", sentence=f"{address} does not answer a request: {answer}")
     if answer.status >= 500:
         return Finding(code="service.down", sentence=f"{address} answers with HTTP status {answer.status}")
+    status = reason = ""
     try:
-        fine = answer.status == 200 and isinstance(json.loads(answer.body), dict)
-    except (ValueError, RecursionError):
-        fine = False
-    if not fine:
+        said = json.loads(answer.body)
+        status, reason = str(said["status"])[:40], str(said.get("reason", ""))[:200]
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        pass
+    if answer.status != OK or not status:
         sentence = f"{address} answers, but not as a coordinator does (HTTP status {answer.status})"
         return Finding(code="service.other", sentence=sentence)
+    if status != "ok":
+        return Finding(code="service.waits", sentence=f"{address} is a coordinator; {status}: {reason}")
     return Finding(code="service", sentence=f"{address} is a coordinator, and well")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, service, status_page, unit_cli
+from coordinator import config, journal, service, status_page, unit_cli
 from coordinator.errors import CoordinatorError
 from ledger.errors import LedgerError
 from ledger.unit import TEMPORARY, notify
@@ -38,9 +38,11 @@ def up(
     Example: wardround coordinator up /srv/wardround
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = config.load(directory)
+    journal.begin(settings)
     served = list[object]()
     try:
-        service.run(config.load(directory), _printer(as_json, served))
+        service.run(settings, _printer(as_json, served))
     except (CoordinatorError, LedgerError) as error:
         if not served:
             raise

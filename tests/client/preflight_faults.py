@@ -414,6 +414,10 @@ FAULTS["tls.version"] = answered_by(servers.http(), servers.old_context)
 FAULTS["tls.none"] = answered_by(servers.closing)
 FAULTS["tls.silent"] = answered_by(servers.silent)
 FAULTS["service.other"] = answered_by(servers.http(404, "no such page"), servers.server_context)
+FAULTS["service.waits"] = answered_by(
+    servers.http(body='{"status": "read-only", "reason": "the log waits for a quorum of its witnesses"}'),
+    servers.server_context,
+)
 FAULTS["service.down"] = answered_by(servers.http(503), servers.server_context)
 FAULTS["clock.unknown"] = answered_by(servers.http(), servers.server_context)
 
