@@ -65,7 +65,8 @@ class JournalFile(RotatingFileHandler):
         """Write a line; called with the lock held."""
         if self._moved:
             self._moved = False
-            self.stream.close()
+            if self.stream is not None:
+                self.stream.close()
             self.stream = self._open()
         super().emit(record)
 

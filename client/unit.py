@@ -32,6 +32,7 @@ def service(hospital: Hospital, user: str) -> Service:
         writes=() if journal.is_relative_to(hospital.folder) else (journal,),
         reads=tuple(p for p in (*code, *sources) if not p.is_relative_to(hospital.folder)),
         devices=limits.gpu,
+        reloads=True,
         memory_mib=limits.memory_mib + AGENT_MIB,
         processors=limits.threads + 1,
         tasks=AGENT_TASKS + 8 * limits.threads,

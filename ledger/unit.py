@@ -37,6 +37,7 @@ class Service:
     reads: tuple[Path, ...] = ()  # what must stay visible where systemd would hide it
     devices: bool = False  # needs /dev, for a GPU
     listens: bool = False
+    reloads: bool = False  # SIGHUP makes it read its settings again
     low_port: bool = False  # below 1024
     memory_mib: int = 0  # 0: not limited
     processors: int = 0
@@ -80,7 +81,7 @@ def _run(service: Service) -> Iterable[str]:
         "NotifyAccess=main",
         f"User={_plain(service.user)}",
         f"ExecStart={_command(service.command)}",
-        "ExecReload=/bin/kill -HUP $MAINPID",
+        *(("ExecReload=/bin/kill -HUP $MAINPID",) if service.reloads else ()),
         f"WorkingDirectory={_plain(str(service.folder))}",
         "Restart=on-failure",
         "RestartSec=15s",

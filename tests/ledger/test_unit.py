@@ -22,6 +22,7 @@ AGENT = Service(
     command=("/bin/true", "hospital", "run", "/srv/wardround"),
     user="wardround",
     folder=Path("/srv/wardround"),
+    reloads=True,
     memory_mib=8192,
     processors=2,
 )
@@ -70,6 +71,12 @@ def test_systemd_finds_it_hard(case: str, tmp_path: Path) -> None:
     assert found is not None, said
     assert float(found[1]) <= WORST_EXPOSURE
     print(found[0])  # shown by `pytest -rP`
+
+
+def test_only_who_reloads_at_sighup_gets_one() -> None:
+    """SIGHUP ends a process that does not expect it."""
+    assert lines(AGENT, "ExecReload") == ["/bin/kill -HUP $MAINPID"]
+    assert lines(replace(AGENT, reloads=False), "ExecReload") == []
 
 
 def test_nothing_is_writable_but_the_folder() -> None:
