@@ -94,8 +94,8 @@ FAULTS: dict[str, tuple[str, str]] = {  # code -> (level, what to do)
     ),
     "torch.gpu": (WRONG, "install the driver and the CUDA build of torch, or set limits.gpu = false"),
     "sandbox.missing": (
-        WRONG,
-        "enable that in the kernel or the container; jobs with code of their own need it",
+        WARNING,
+        "enable that in the kernel or the container: jobs with code of their own need it",
     ),
     "name.unknown": (WRONG, "correct the host name in hospital.toml, or have it put in your DNS"),
     "name.silent": (WRONG, "check this machine's name server (/etc/resolv.conf) and the firewall to it"),

@@ -41,6 +41,8 @@ def words(event: dict[str, Any], folder: str) -> str:
             f"job {event['job'][:12]} waits for a person ({_clean(event['code'])}): wardround hospital show {folder} "
             f"{event['job'][:12]}, then approve or refuse"
         )
+    if name == "reloaded":
+        return f"hospital.toml was read again: {'the new settings hold' if event['changed'] else 'nothing changed'}"
     if name == "following":
         return "started: following the log, answering rounds; stop with Ctrl-C or SIGTERM"
     rest = ", ".join(f"{key} {_clean(value)[:40]}" for key, value in event.items() if key != "event")

@@ -127,6 +127,7 @@ def test_the_screen_says_what_it_needs_to_know() -> None:
     )
     waiting = {"event": "waiting", "job": "ab" * 32, "code": "ask"}
     assert "hospital show /srv/w abababababab, then approve or refuse" in screen.words(waiting, "/srv/w")
+    assert screen.words({"event": "reloaded", "changed": True}, "").endswith("the new settings hold")
     assert screen.words(ROUND, "") == "round 3 of job abababababab: update, 1.50 s"
     assert screen.words({"event": "approved", "job": "ab" * 32}, "") == f"approved: job {'ab' * 20}"
     assert screen.words({"event": "stopped"}, "") == "stopped"
