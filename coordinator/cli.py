@@ -50,7 +50,7 @@ def up(
         raise typer.Exit(TEMPORARY) from None  # what a restart does not repair is found before it serves
 
 
-app.command(name="unit")(unit_cli.write)
+app.command()(unit_cli.unit)
 
 
 @app.command()

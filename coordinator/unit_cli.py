@@ -33,7 +33,7 @@ def service(settings: CoordinatorConfig, user: str) -> Service:
     )
 
 
-def write(
+def unit(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
     user: Annotated[
         str, typer.Option(help="Whom the service runs as; without it, the folder's owner. Never root.")

@@ -1,4 +1,4 @@
-"""`wardround hospital unit`, `wardround coordinator unit`: what the settings become."""
+"""`wardround hospital unit`: what the settings become."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from typer.testing import CliRunner
 from client import config, unit
 from client import unit_cli as hospital_unit
 from client.cli import app
-from coordinator import unit_cli as coordinator_unit
-from coordinator.cli import app as coordinator_app
-from coordinator.config import CoordinatorConfig
 from ledger.errors import LedgerError
 from ledger.unit import render
 from tests.client import hospital_folder
@@ -34,16 +31,6 @@ def test_the_agents_unit_follows_its_settings(tmp_path: Path) -> None:
     assert writable == f"ReadWritePaths={hospital.folder} /var/log/wardround"
 
 
-def test_the_coordinators_unit_listens_and_is_not_sent_sighup(tmp_path: Path) -> None:
-    lines = render(
-        coordinator_unit.service(CoordinatorConfig(directory=tmp_path, port=443), "wardround")
-    ).splitlines()
-    assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in lines
-    assert not any(line.startswith(("ExecReload", "SocketBindDeny", "MemoryMax")) for line in lines)
-    high = render(coordinator_unit.service(CoordinatorConfig(directory=tmp_path, port=8443), "wardround"))
-    assert "AmbientCapabilities=\n" in high
-
-
 def test_the_command_writes_the_unit_and_says_what_comes_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +47,3 @@ def test_root_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = hospital_folder.write(tmp_path / "alpha")
     with pytest.raises(LedgerError, match="does not run as root"):
         CliRunner().invoke(app, ["unit", str(folder), "--user", "root"], catch_exceptions=False)
-    (tmp_path / "coordinator.toml").write_text("port = 8443\n")
-    with pytest.raises(LedgerError, match="does not run as root"):
-        CliRunner().invoke(coordinator_app, ["unit", str(tmp_path), "--user", "root"], catch_exceptions=False)
