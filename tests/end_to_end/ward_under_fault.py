@@ -1,7 +1,7 @@
 """A running consortium that faults are put into: real processes, restarted as a service manager would.
 
-Each process runs on a host of its own (`hosts`). What a fault has cost is read afterwards from the log, the hospitals'
-accounts and the evidence: nothing is taken from what a process says of itself.
+Each process runs on a host of its own (`hosts`). What a fault has cost is read afterwards from the log, the
+hospitals' accounts and the evidence: nothing is taken from what a process says of itself.
 """
 
 from __future__ import annotations
