@@ -71,6 +71,17 @@ def read(path: Path, dictionary: Dictionary) -> Mapping:
     return Mapping(rules=rules, reference_date=str(date), unused=tuple(unused))
 
 
+def concept_maps(path: Path) -> tuple[Path, ...]:
+    """Return the concept maps that a mapping names, or none where it is not as written."""
+    try:
+        columns = tomllib.loads(_file(path).decode("utf-8-sig"), parse_float=Decimal).get("columns")
+        tables = columns.values() if isinstance(columns, dict) else ()
+        names = [table.get("concept_map") for table in tables if isinstance(table, dict)]
+        return tuple(path.parent / name for name in names if isinstance(name, str))
+    except (DataError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+        return ()
+
+
 def _rule(path: Path, dictionary: Dictionary, column: str, table: dict[str, Any], unused: list[str]) -> Rule:
     where = f"{path}: columns.{column}"
     if unknown := sorted(set(table) - set(_KEYS)):

@@ -56,6 +56,23 @@ class Record:
     rest: Sequence[str]  # label, then patient and split where the dictionary names them
 
 
+def needed(place: Place) -> tuple[Path, ...]:
+    """Return the files and folders that reading a dataset opens: what a confined process must be let read.
+
+    They need not exist. A database of SQLite is a file too; one that others write meanwhile has further ones beside.
+    """
+    found = [place.file]
+    if place.mapping is not None:
+        from client import mapping_file
+
+        found += [place.mapping, *mapping_file.concept_maps(place.mapping)]
+    if place.kind == "sql" and place.database is not None:
+        from client import source_sql
+
+        found += [place.database, *source_sql.files(place.database)]
+    return tuple(found)
+
+
 class Source(Protocol):
     """Something that yields records. Iterating twice gives the same records, if nobody writes meanwhile."""
 

@@ -100,7 +100,7 @@ def _texts(column: Any, arrow: Any) -> list[str]:
         return ["" if v is None else decoded(v) for v in column.to_pylist()]
     if types.is_float16(kind) or types.is_float32(kind):
         narrow = np.float16 if types.is_float16(kind) else np.float32
-        return ["" if v is None else str(narrow(v)) for v in column.to_pylist()]
+        return ["" if v is None else repr(float(str(narrow(v)))) for v in column.to_pylist()]
     if types.is_temporal(kind):
         column = column.cast(arrow.string())
     elif types.is_nested(kind):

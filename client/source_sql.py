@@ -84,6 +84,7 @@ class Query:
         try:
             engine = sql.create_engine(self.url, poolclass=sql.pool.NullPool, hide_parameters=True)
             doing = "cannot connect to the database"
+            self._require_file(engine.url)
             with engine.connect() as connection:
                 doing = "the database refused the query"
                 self._guard(connection, sql)
@@ -94,6 +95,12 @@ class Query:
         finally:
             if engine is not None:
                 engine.dispose()
+
+    def _require_file(self, url: Any) -> None:
+        """Refuse an SQLite database that is not there: connecting would make an empty one."""
+        file = url.database if url.get_backend_name() == "sqlite" else None
+        if file and not file.startswith("file:") and not Path(file).is_file():
+            raise DataError(f"{self.path}: cannot connect to the database (there is no such file)")
 
     def _guard(self, connection: Any, sql: Any) -> None:
         """Make the transaction one that cannot write and does not last for ever, where the database offers it."""
@@ -106,6 +113,25 @@ class Query:
             raw, until = connection.connection.driver_connection, self.clock() + SECONDS
             raw.text_factory = decoded
             raw.set_progress_handler(lambda: self.clock() > until, 100_000)
+
+
+def files(database: Path) -> tuple[Path, ...]:
+    """Return the files of the database that a URL names: SQLite's own and those beside it; none of a server's."""
+    try:
+        sql = _sqlalchemy()
+        url = _parsed(sql, _url(database))
+    except DataError:
+        return ()
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
+        return ()
+    return tuple(Path(url.database + suffix) for suffix in ("", "-journal", "-wal", "-shm"))
+
+
+def _parsed(sql: Any, url: str) -> Any:
+    try:
+        return sql.make_url(url)
+    except (sql.exc.SQLAlchemyError, ValueError):
+        raise DataError("the database's URL cannot be used: see keys/database.url") from None
 
 
 def _statement(path: Path) -> str:

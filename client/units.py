@@ -14,6 +14,7 @@ from fractions import Fraction
 
 _EXACT = Context(prec=400, Emin=-999_999, Emax=999_999, traps=[])
 _ROUNDED = Context(prec=34, Emin=-999_999, Emax=999_999, traps=[])  # then text, then the nearest float
+_PLAIN = 20  # powers of ten that are written out
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 
 # unit: (dimension, how many base units one is, where its zero lies in base units)
@@ -67,7 +68,8 @@ class Linear:
         r, s = self.offset.as_integer_ratio()
         scaled = _EXACT.multiply(Decimal(number), Decimal(p * s))
         total = _EXACT.add(scaled, Decimal(r * q))
-        return str(_ROUNDED.divide(total, Decimal(q * s)).normalize(_ROUNDED))
+        value = _ROUNDED.divide(total, Decimal(q * s)).normalize(_ROUNDED)
+        return f"{value:f}" if -_PLAIN <= value.adjusted() <= _PLAIN else str(value)
 
 
 def plain_unit(unit: str) -> str:
