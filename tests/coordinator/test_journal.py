@@ -14,6 +14,8 @@ from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError
 from coordinator.figures import read_token
 from ledger import example
+from ledger.checkpoint import cosign
+from ledger.note import Note
 from tests.coordinator.public_port import TOKEN, Client, app_of, signature
 from tests.coordinator.test_sequencer import incident
 from tests.coordinator.ward import Ward, carry, sha
@@ -46,6 +48,10 @@ def lines(tmp_path: Path) -> Iterator[list[dict[str, object]]]:
         own.setLevel(levels[1])
 
 
+def standing_size(ward: Ward) -> int:
+    return ward.sequencer.standing.view.size
+
+
 def read(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -58,6 +64,10 @@ def test_changes_leave_a_line_and_polls_none_and_secrets_never(ward: Ward, lines
         client.get("/api/status")
         client.post("/api/records", content=incident("a"))
         client.post("/api/records", content=b"{secret sauce")
+        note = Note.from_bytes(ward.sequencer.pending())
+        line = cosign(note.text, example.WITNESSES["alpha"], int(ward.clock.now)).to_line()
+        assert client.post("/api/cosignatures", json={"size": standing_size(ward), "line": line}).is_success
+        client.post("/api/cosignatures", content=b"{}")
         client.ask("PUT", target, headers=signature("PUT", target, KEY, body=code), content=code)
         client.ask("PUT", target, content=code)
     found = read(ward.folder / "journal.log")
@@ -65,6 +75,7 @@ def test_changes_leave_a_line_and_polls_none_and_secrets_never(ward: Ward, lines
     assert changes == [
         ("records", 200, ""),
         ("records", 400, ""),
+        ("cosignatures", 400, ""),
         ("upload", 200, "researcher"),
         ("upload", 401, ""),
     ]
