@@ -31,7 +31,7 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409)
+_REFUSED = (400, 403, 409, 413)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +162,22 @@ class Consortium:
         if hashlib.sha256(content).hexdigest() != digest:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
+
+    def put_blob(self, content: bytes, kind: str) -> str:
+        """Deposit what a job will name; return its digest. It is kept for a day, and then if a job names it.
+
+        Args:
+            content: The bytes.
+            kind: "code", "dictionary" or "model".
+
+        Raises:
+            PostRefusedError: this member may not, or it is too large, or too much waits for a job already.
+            UnreachableError: try again.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"/api/blobs/{digest}"
+        _json(self._request("PUT", path, params={"kind": kind}, content=content))
+        return digest
 
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""

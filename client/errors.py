@@ -55,7 +55,7 @@ class PostRefusedError(ClientError):
     """The coordinator refused a record or a cosignature.
 
     Attributes:
-        status: Its HTTP status: 400, 403 or 409.
+        status: Its HTTP status: 400, 403, 409 or 413.
         rule: The ledger rule that it names, or "".
     """
 

@@ -39,12 +39,14 @@ class Who:
 WHO = {  # kind -> what the page says of it
     "anybody": "anybody",
     "member": "present members, by a signed request (RFC 9421, Ed25519)",
+    "invitation": "holders of an invitation's one-time code",
     "record": "whoever signed what the body holds",
     "token": "holders of the token in keys/metrics.token",
     "node": "registered Flower nodes, by their own key: the SuperLink decides",
 }
 ANYBODY = Who(kind="anybody")
 MEMBER = Who(kind="member")
+INVITATION = Who(kind="invitation")  # its handler compares the code
 RECORD = Who(kind="record")
 TOKEN = Who(kind="token")
 NODE = Who(kind="node")
@@ -90,6 +92,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     errors: tuple[int, ...] = ()  # besides those that follow from the rest
+    frequent: bool = False  # a change that comes with every checkpoint: only its refusals are in the journal
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -201,6 +204,7 @@ API = (
         name="cosignatures", method="POST", path="/api/cosignatures", who=RECORD, media_type=JSON,
         body=Body(media_type=JSON, max_bytes=MAX_COSIGNATURE, schema=json_object(size=COUNT, line=STRING)),
         errors=(403, 409, 503), schema=json_object(final=TRUTH), summary="Hand over a cosignature of a checkpoint.",
+        frequent=True,
     ),
     Endpoint(
         name="reports", method="POST", path="/api/reports", who=RECORD, media_type=JSON,

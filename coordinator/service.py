@@ -33,7 +33,7 @@ from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.connections import Bounded
+from coordinator.connections import Bounded, make_room
 from coordinator.endpoints import ENDPOINTS
 from coordinator.errors import CoordinatorError, ServiceError
 from coordinator.figures import TOKEN, Figures, read_token
@@ -69,6 +69,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
     Raises:
         CoordinatorError, LedgerError: it cannot start, or cannot go on; one line says why.
     """
+    make_room()
     with ExitStack() as stack:
         listener = stack.enter_context(_bind(config))
         key, log_key = (
