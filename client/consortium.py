@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -31,7 +32,8 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409)
+Answer = Mapping[str, Any]
+_REFUSED = (400, 403, 409, 413)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +168,33 @@ class Consortium:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
 
-    def get(self, path: str, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
-        """Return a JSON answer of at most `limit` bytes. Raises as `post`."""
-        return self._object("GET", path, None, limit)
-
-    def post(self, path: str, content: bytes, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
-        """Hand in what is signed itself, or ask for a change; return the answer.
+    def ask(self, method: str, path: str, content: bytes | None = None, limit: int = MAX_ANSWER) -> Answer:
+        """Return the JSON answer, of at most `limit` bytes, to what is signed itself or by the request.
 
         Raises:
             PostRefusedError: it is not taken, or there is no such thing.
             UnreachableError: try again.
         """
-        return self._object("POST", path, content, limit)
-
-    def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
         answer = self._request(method, path, content=content, limit=limit)
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise PostRefusedError(answer.status_code, "", _reason(answer))
         return _json(answer)
+
+    def put_blob(self, content: bytes, kind: str) -> str:
+        """Deposit what a job will name; return its digest. It is kept for a day, and then if a job names it.
+
+        Args:
+            content: The bytes.
+            kind: "code", "dictionary" or "model".
+
+        Raises:
+            PostRefusedError: this member may not, or it is too large, or too much waits for a job already.
+            UnreachableError: try again.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"/api/blobs/{digest}"
+        _json(self._request("PUT", path, params={"kind": kind}, content=content))
+        return digest
 
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
@@ -199,7 +210,7 @@ class Consortium:
         content: bytes | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
-        for key in self._keys():
+        for key in chain([self._key], self._others()):
             request = self._client.build_request(
                 method, path, params=params, content=content, timeout=timeout or self._client.timeout
             )
@@ -210,12 +221,8 @@ class Consortium:
                 return answer
         raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
 
-    def _keys(self) -> Iterator[SigningKey | None]:
-        """Yield the key of now, then, if that is refused, what may have taken its place."""
-        now = self._key
-        yield now
-        if now is not None:
-            yield from (key for key in self._spare() if key != now)
+    def _others(self) -> Iterator[SigningKey]:  # asked for only once the key of now was refused
+        yield from self._spare() if self._key is not None else ()
 
     def _send(self, request: httpx.Request, path: str, limit: int) -> httpx.Response:
         try:

@@ -55,7 +55,7 @@ class PostRefusedError(ClientError):
     """The coordinator refused a record or a cosignature.
 
     Attributes:
-        status: Its HTTP status: 400, 403 or 409.
+        status: Its HTTP status: 400, 403, 409 or 413.
         rule: The ledger rule that it names, or "".
     """
 
@@ -99,6 +99,10 @@ class DeclinedError(ClientError):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
+
+
+class DecisionError(ClientError):
+    """A person's command cannot be carried out as it stands: do what the line says, nothing was decided."""
 
 
 class LocalStateError(ClientError):

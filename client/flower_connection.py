@@ -57,6 +57,9 @@ class NodeSettings:
     authority: bytes  # PEM certificate that its TLS is checked against
     private_key: bytes  # PEM, of `new_node_key`
     id_file: Path  # remembers the node id, to take over from a crashed predecessor
+    report: Callable[[str], None] = lambda trouble: (
+        None
+    )  # told why there is no connection, and "" when there is
     proxy: str = ""  # "http://host:port" that every connection goes through
     busy_seconds: float = 0.05  # between requests while a message is expected
     idle_seconds: float = 1.0  # between requests when nothing happens
@@ -222,6 +225,7 @@ class Connection:
         elif self.trouble and not trouble:
             _log.info("connected to %s", self._settings.address)
         self.trouble = trouble
+        self._settings.report(trouble)
 
 
 class _FleetClient(FleetHttpClient):

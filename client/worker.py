@@ -76,10 +76,27 @@ class Worker:
         """The process id of the worker of now."""
         return self._process.pid
 
+    def adopt(self, hospital: Hospital) -> None:
+        """Take changed settings; where limits changed, the worker is replaced once it has nothing in hand."""
+        with self._lock:
+            changed = hospital.limits != self._hospital.limits
+            self._hospital = hospital
+            if changed and not self._closed:
+                self._end()
+                self._opened.clear()
+                self._process = self._spawn()
+
     def close(self) -> None:
         """End the worker; safe to call twice, from any thread, also while it works."""
         self._closed = True
         self._end()
+
+    def is_free_within(self, seconds: float) -> bool:
+        """Wait for the worker to have nothing in hand; tell whether it came to that in time."""
+        free = self._lock.acquire(timeout=max(0.0, seconds))
+        if free:
+            self._lock.release()
+        return free
 
     def survey(self, dictionary: bytes) -> None:
         """Have the data file examined. Raises WorkerError, with a line for the hospital's own screen."""

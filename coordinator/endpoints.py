@@ -40,6 +40,7 @@ class Who:
 WHO = {  # kind -> what the page says of it
     "anybody": "anybody",
     "member": "present members, by a signed request (RFC 9421, Ed25519)",
+    "invitation": "holders of an invitation's one-time code",
     "record": "whoever signed what the body holds",
     "invited": "holders of an invitation, by its code in the header wardround-invitation",
     "token": "holders of the token in keys/metrics.token",
@@ -47,6 +48,7 @@ WHO = {  # kind -> what the page says of it
 }
 ANYBODY = Who(kind="anybody")
 MEMBER = Who(kind="member")
+INVITATION = Who(kind="invitation")  # its handler compares the code
 RECORD = Who(kind="record")
 INVITED = Who(kind="invited")
 TOKEN = Who(kind="token")
@@ -93,6 +95,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     errors: tuple[int, ...] = ()  # besides those that follow from the rest
+    frequent: bool = False  # a change that comes with every checkpoint: only its refusals are in the journal
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -205,6 +208,7 @@ API = (
         name="cosignatures", method="POST", path="/api/cosignatures", who=RECORD, media_type=JSON,
         body=Body(media_type=JSON, max_bytes=MAX_COSIGNATURE, schema=json_object(size=COUNT, line=STRING)),
         errors=(403, 409, 503), schema=json_object(final=TRUTH), summary="Hand over a cosignature of a checkpoint.",
+        frequent=True,
     ),
     Endpoint(
         name="reports", method="POST", path="/api/reports", who=RECORD, media_type=JSON,

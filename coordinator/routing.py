@@ -87,7 +87,8 @@ class Doorkeeper:
             began = time.monotonic()
             answer, who = await self._answer(endpoint, handler, request)
             self._count(endpoint.name, answer.status_code)
-            if endpoint.method != "GET" and endpoint.who.kind != "node":
+            polls = endpoint.method == "GET" or endpoint.who.kind == "node"
+            if not polls and not (endpoint.frequent and answer.status_code == 200):
                 words = {"endpoint": endpoint.name, "status": answer.status_code, "member": who}
                 _log.info(
                     "change", extra={"fields": {**words, "seconds": round(time.monotonic() - began, 3)}}

@@ -34,7 +34,7 @@ from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.connections import Bounded
+from coordinator.connections import Bounded, make_room
 from coordinator.endpoints import ENDPOINTS
 from coordinator.errors import CoordinatorError, ServiceError
 from coordinator.figures import TOKEN, Figures, read_token
@@ -70,6 +70,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
     Raises:
         CoordinatorError, LedgerError: it cannot start, or cannot go on; one line says why.
     """
+    make_room()
     with ExitStack() as stack:
         listener = stack.enter_context(_bind(config))
         key, log_key = (
@@ -86,7 +87,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
         own = desks(office, config, key, tls, int(opened))
-        server = _Server(config, tls, application(office, own), office)
+        server = _Server(tls, application(office, own), office)
         own.members.upkeep.renews(server.context)
         office.start(on_end=server.leave)
         stack.callback(own.members.upkeep.stop)
@@ -205,25 +206,28 @@ class _Door:
         return answer
 
 
+def port_settings(tls: TlsFiles, app: Starlette) -> uvicorn.Config:
+    """Return how the public port is served."""
+    return uvicorn.Config(
+        app,
+        log_config=None,  # the journal is `coordinator.journal`'s
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http=Bounded,
+        ws="none",
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=60,
+    )
+
+
 class _Server(uvicorn.Server):
     """A uvicorn that wakes the long polls when it is to stop, and returns instead of dying of the signal."""
 
-    def __init__(self, config: CoordinatorConfig, tls: TlsFiles, app: Starlette, office: BackOffice) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,  # the journal is `coordinator.journal`'s
-                log_level="warning",
-                http=Bounded,
-                access_log=False,
-                server_header=False,
-                ws="none",
-                ssl_certfile=tls.certificate,
-                ssl_keyfile=tls.key,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                timeout_keep_alive=60,
-            )
-        )
+    def __init__(self, tls: TlsFiles, app: Starlette, office: BackOffice) -> None:
+        super().__init__(port_settings(tls, app))
         self._office = office
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ignore)  # uvicorn raises the signal again when it has finished

@@ -1,15 +1,20 @@
-"""The public port in memory: all that `coordinator.service` puts together, over a ward, without Flower."""
+"""The public port, in memory or live: all that `coordinator.service` puts together, over a ward, without Flower."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.applications import Starlette
 
 from coordinator import service
@@ -22,6 +27,7 @@ from ledger.signature import SigningKey
 from tests.coordinator.ward import Ward
 
 TOKEN = "t" * 40
+NAMES = ("localhost", "127.0.0.1", "coordinator.invalid")
 
 
 def app_of(ward: Ward, **settings: Any) -> Starlette:
@@ -30,7 +36,7 @@ def app_of(ward: Ward, **settings: Any) -> Starlette:
     (folder / "keys").mkdir(exist_ok=True)
     (folder / "keys" / "metrics.token").touch(0o600)
     (folder / "keys" / "metrics.token").write_text(TOKEN)
-    tls = ensure_tls(folder / "tls", [], datetime.now(UTC))
+    tls = ensure_tls(folder / "tls", NAMES, datetime.now(UTC))
     config = CoordinatorConfig(directory=folder, port=1, **settings)
     key = example.KEYS["coordinator"]
     office = BackOffice(config, ward.sequencer, ward.blobs, key, tls, lambda event: None)
@@ -79,3 +85,42 @@ def signature(
         created=int(time.time()) - age,
         nonce=secrets.token_hex(16),
     )
+
+
+class LivePort:
+    """The app on a real port with its real settings, in a thread."""
+
+    def __init__(self, ward: Ward) -> None:
+        app = app_of(ward)
+        self.tls = ensure_tls(ward.folder / "tls", NAMES, datetime.now(UTC))
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.number = int(listener.getsockname()[1])
+        self._server = uvicorn.Server(service.port_settings(self.tls, app))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+
+    def __enter__(self) -> LivePort:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def connect(self) -> ssl.SSLSocket:
+        """A bare TLS connection, for requests that no client would send."""
+        context = ssl.create_default_context(cafile=self.tls.authority)
+        plain = socket.create_connection(("127.0.0.1", self.number), timeout=20)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    def send(self, data: bytes) -> bytes:
+        """Send bytes, and return all that comes back until the connection is closed; b"" where it was reset."""
+        with self.connect() as connection:
+            received = b""
+            with suppress(ConnectionError, ssl.SSLError):
+                connection.sendall(data)
+                while chunk := connection.recv(65536):
+                    received += chunk
+            return received
