@@ -159,7 +159,20 @@ def test_resume(tmp_path: Path) -> None:
 
 
 def test_every_help_has_an_example() -> None:
-    for command in ("run", "check", "budget", "log", "resume"):
+    commands = (
+        "run",
+        "check",
+        "budget",
+        "log",
+        "resume",
+        "jobs",
+        "show",
+        "approve",
+        "refuse",
+        "withdraw",
+        "pause",
+    )
+    for command in (*commands, "unpause", "offer"):
         assert f"Example: wardround hospital {command}" in output(command, "--help")
     assert "Example: wardround predict" in RUNNER.invoke(predict_cli.app, ["--help"]).output
 
