@@ -103,3 +103,23 @@ class DeclinedError(ClientError):
 
 class LocalStateError(ClientError):
     """A file that the agent keeps cannot be read or written: see to the disk, then start the agent again."""
+
+
+class JobFileError(ClientError):
+    """A job folder cannot be used as it is: correct what is named, nothing was sent.
+
+    Attributes:
+        problems: One line for each thing that is wrong.
+    """
+
+    def __init__(self, *problems: str, where: str = "") -> None:
+        if len(problems) > 1:
+            text = f"{len(problems)} problems: {'; '.join(problems)}"
+        else:
+            text = "".join(problems)
+        super().__init__(f"{where}: {text}" if where else text)
+        self.problems = problems
+
+
+class JobStateError(ClientError):
+    """What is asked of a job does not fit its place in its life on the log: the message says what does."""
