@@ -5,7 +5,8 @@
     POST /api/reports       {"nonce", "note", "entries": [base64]} -> {"writable", "more"}
     GET  /api/blobs/DIGEST  data dictionaries, model code, released models and cards; nothing else of the store
     GET  /api/status        for displays
-A change is a signed record, so its signature is the authentication. Errors are {"error": one line}, and "rule" where
+A change is a signed record, so its signature is the authentication; reading is for present members, whose requests
+are signed (`coordinator.callers`). Errors are {"error": one line}, and "rule" where
 a rule of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against a rule, 413 too large, 503 later.
 Everything that arrives is hostile until parsed.
 """
@@ -24,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from coordinator.blobs import BlobStore
+from coordinator.callers import Callers, RefusedError
 from coordinator.errors import CoordinatorError
 from coordinator.histories import History
 from coordinator.sequencer import Sequencer
@@ -44,23 +46,25 @@ class _TooLargeError(Exception):
 class Api:
     """Answers requests. Mount `routes` under `/api`."""
 
-    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status) -> None:
+    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status, callers: Callers) -> None:
         """Answer for one log and one store.
 
         Args:
             sequencer: Owner of the log.
             blobs: The store.
             status: Returns what displays show; called in a thread.
+            callers: Tells who reads.
         """
         self._sequencer = sequencer
         self._blobs = blobs
         self._status = status
+        self._callers = callers
         self.routes = (
-            Route("/records", _guarded(self._records), methods=["POST"]),
-            Route("/cosignatures", _guarded(self._cosignatures), methods=["POST"]),
-            Route("/reports", _guarded(self._reports), methods=["POST"]),
-            Route("/blobs/{digest}", _guarded(self._blob), methods=["GET"]),
-            Route("/status", _guarded(self._show_status), methods=["GET"]),
+            Route("/records", guarded(self._records), methods=["POST"]),
+            Route("/cosignatures", guarded(self._cosignatures), methods=["POST"]),
+            Route("/reports", guarded(self._reports), methods=["POST"]),
+            Route("/blobs/{digest}", guarded(self._blob), methods=["GET"]),
+            Route("/status", guarded(self._show_status), methods=["GET"]),
         )
 
     async def _records(self, request: Request) -> Response:
@@ -89,6 +93,7 @@ class Api:
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
     async def _blob(self, request: Request) -> Response:
+        await self._callers.member(request)
         digest = request.path_params["digest"]
         if not _DIGEST.fullmatch(digest) or not any(
             digest in public(history) for history in self._sequencer.standing.jobs.values()
@@ -100,6 +105,7 @@ class Api:
         return Response(data, media_type="application/octet-stream")
 
     async def _show_status(self, request: Request) -> Response:
+        await self._callers.member(request)
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})
 
 
@@ -114,12 +120,14 @@ def public(history: History) -> frozenset[str]:
     return frozenset(digests)
 
 
-def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn our own errors into answers; any other one is a fault of ours and becomes a 500 elsewhere."""
 
-    async def guarded(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         try:
             return await handle(request)
+        except RefusedError as error:
+            return _refused(error.status, str(error))
         except _TooLargeError as error:
             return _refused(413, str(error))
         except RuleError as error:
@@ -135,7 +143,7 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
 
-    return guarded
+    return answer
 
 
 def _refused(status: int, reason: str, **more: str) -> Response:
