@@ -21,6 +21,7 @@ NOUNS = {
     "demo": ("wardround_demo", "app", "Watch four hospitals train one model under differential privacy."),
     "evidence": ("coordinator.evidence_cli", "app", "Check a finished run, recomputing every round."),
     "hospital": ("client.cli", "app", "Run a hospital's agent, and see its budget."),
+    "job": ("client.job_cli", "app", "Propose a training job, follow it, and fetch its result."),
     "ledger": ("ledger.cli", "app", "Verify, read and write the consortium's log."),
     "predict": ("client.predict_cli", "app", "Score new patients with a released model."),
 }

@@ -163,6 +163,18 @@ class Consortium:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
 
+    def run_file(self, job: str, path: str = "", max_size: int = MAX_ANSWER) -> bytes:
+        """Return one file of what a finished job left, or, without a path, the listing of them.
+
+        Raises:
+            FileNotFoundError: the coordinator has no such file, or the job is not finished.
+            UnreachableError: no answer, or more than `max_size` bytes.
+        """
+        answer = self._request("GET", f"/api/runs/{job}/{path}".rstrip("/"), limit=max_size)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise FileNotFoundError(path)
+        return _expect(answer).content
+
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
         return _json(self._request("GET", "/api/status"))

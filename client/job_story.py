@@ -84,6 +84,8 @@ class Story:
         approved: Hospitals whose approval stands.
         refused: Hospitals that refused last, and their code.
         participants: Hospitals of the start.
+        round: The last closed one; the evaluation of the final model counts as one more.
+        left_out: Hospitals left out of it, and the code.
         epsilons: Each hospital's newest (of the job, of the dataset), as its receipts state them.
         release: The release record, if there is one, and its entry.
     """
@@ -93,6 +95,8 @@ class Story:
     approved: dict[str, Approval] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     participants: tuple[str, ...] = ()
+    round: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
     epsilons: dict[str, tuple[str, str]] = field(default_factory=dict)
     release: Release | None = None
     release_index: int = 0
@@ -152,6 +156,7 @@ class Story:
     def _closed(self, index: int, record: Round | Abort) -> Event:
         receipts, self._receipts = self._receipts, []
         left = {item.hospital: item.code for item in record.left_out}
+        self.round, self.left_out = record.round, left
         took = sorted(r.hospital for r in receipts if r.hospital not in left)
         told: dict[str, Any] = {
             "round": record.round,

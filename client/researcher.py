@@ -145,12 +145,18 @@ class Researcher:
         return story, story.follow(self.log.entries(0, size), 0)
 
     def watch(
-        self, job: str, *, patient: bool = True, waiting: Callable[[str], None] = lambda reason: None
+        self,
+        job: str,
+        *,
+        story: Story | None = None,
+        patient: bool = True,
+        waiting: Callable[[str], None] = lambda reason: None,
     ) -> Iterator[Event]:
         """Yield what happens to a job, from its proposal on, until it has ended.
 
         Args:
             job: Its digest.
+            story: A new one, to look at between events.
             patient: Whether to wait for a coordinator that does not answer.
             waiting: Told why nothing comes, once for each reason.
 
@@ -158,7 +164,7 @@ class Researcher:
             UnreachableError: the coordinator does not answer, and nobody is patient.
             LedgerError: the log contradicts itself or its rules: nothing of it is shown any more.
         """
-        story, seen = Story(digest=job), 0
+        story, seen = story or Story(digest=job), 0
         wait, told = RETRY_SECONDS[0], ""
         while True:
             try:

@@ -46,6 +46,7 @@ class BackOffice:
         """Start nothing yet."""
         self.sequencer = sequencer
         self.blobs = blobs
+        self.runs = config.runs
         self.failure = ""  # why it ended by itself
         self.gateway: GatewaySettings | None = None
         self._config = config

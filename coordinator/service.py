@@ -32,6 +32,7 @@ from coordinator.config import CoordinatorConfig, read_key
 from coordinator.errors import ServiceError
 from coordinator.gateway import FORWARDED, PREFIX, Gateway
 from coordinator.log_files import LogFiles
+from coordinator.run_files import RunFiles
 from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
@@ -80,9 +81,11 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
 def application(office: BackOffice, callers: Callers) -> Starlette:
     """Return the app of the public port."""
     door = _Door(office)
+    api = Api(office.sequencer, office.blobs, office.status, callers)
+    runs = RunFiles(office.runs, office.sequencer, callers)
     routes: list[BaseRoute] = [
         Mount("/log", routes=list(LogFiles(office.sequencer, callers).routes)),
-        Mount("/api", routes=list(Api(office.sequencer, office.blobs, office.status, callers).routes)),
+        Mount("/api", routes=[*api.routes, *runs.routes]),
         *door.routes,
     ]
 
