@@ -1,4 +1,4 @@
-"""`wardround job`: make, check, submit, watch and cancel a training job, and fetch its result. Parses, calls, prints."""
+"""`wardround job`: make, check, submit, watch, cancel a training job, and fetch its result. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -125,9 +125,8 @@ def watch(job: Which, membership: Member, as_json: AsJson = False) -> None:
     if status != "finished":
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(
-            f"fetch it with: wardround job result {digest[:SHORT]} --member {membership} --out result-{digest[:SHORT]}"
-        )
+        short = digest[:SHORT]
+        typer.echo(f"fetch it with: wardround job result {short} --member {membership} --out result-{short}")
 
 
 @app.command()

@@ -91,9 +91,9 @@ def fetch(member: Researcher, job: str, out: Path) -> Result:
     for path, file in listed.items():
         _fetch_one(member, job, partial, path, file)
     try:
-        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-            if path.relative_to(partial).as_posix() not in listed:
-                path.unlink()  # of another listing
+        for kept in sorted(p for p in partial.rglob("*") if p.is_file()):
+            if kept.relative_to(partial).as_posix() not in listed:
+                kept.unlink()  # of another listing
         partial.replace(out)
     except OSError as error:
         raise LocalStateError(f"cannot make {out}: {error.strerror}; see to the disk") from None
