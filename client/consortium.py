@@ -31,7 +31,7 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409)
+_REFUSED = (400, 403, 409, 413)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +162,20 @@ class Consortium:
         if hashlib.sha256(content).hexdigest() != digest:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
+
+    def put_blob(self, digest: str, data: bytes, kind: str) -> None:
+        """Deposit a file that a job's record names; again, it changes nothing.
+
+        Args:
+            digest: SHA-256 of `data`, lowercase hex.
+            data: The file.
+            kind: "code", "dictionary" or "model".
+
+        Raises:
+            PostRefusedError: it is too large, or this member may not.
+            UnreachableError: try again.
+        """
+        _json(self._request("PUT", f"/api/blobs/{digest}", params={"kind": kind}, content=data))
 
     def run_file(self, job: str, path: str = "", max_size: int = MAX_ANSWER) -> bytes:
         """Return one file of what a finished job left, or, without a path, the listing of them.

@@ -66,9 +66,12 @@ def build(
         raise JobFileError(str(error)) from None
 
 
-def blobs(folder: JobFolder, initial: Initial) -> dict[str, bytes]:
-    """Return the files that a job's record names, by digest: what a coordinator must hold before it starts."""
-    found = {initial.digest: initial.parameters, folder.dictionary.digest: folder.dictionary.to_bytes()}
+def blobs(folder: JobFolder, initial: Initial) -> list[tuple[str, bytes, str]]:
+    """Return (digest, content, kind) of the files that a job's record names: what must be handed in beforehand."""
+    found = [
+        (initial.digest, initial.parameters, "model"),
+        (folder.dictionary.digest, folder.dictionary.to_bytes(), "dictionary"),
+    ]
     if folder.source is not None:
-        found[initial.model_code] = folder.source
+        found.append((initial.model_code, folder.source, "code"))
     return found
