@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, service, status_page
+from coordinator import config, journal, service, status_page
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,9 @@ def up(
     Example: wardround coordinator up /srv/wardround
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    service.run(config.load(directory), _printer(as_json))
+    settings = config.load(directory)
+    journal.begin(settings)
+    service.run(settings, _printer(as_json))
 
 
 @app.command()

@@ -10,39 +10,53 @@ the service: the port first, then the runner and its children, the log last.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import time
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
 
+from coordinator import openapi
 from coordinator.api import Api
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.errors import ServiceError
-from coordinator.gateway import FORWARDED, PREFIX, Gateway
+from coordinator.connections import Bounded
+from coordinator.endpoints import ENDPOINTS
+from coordinator.errors import CoordinatorError, ServiceError
+from coordinator.figures import TOKEN, Figures, read_token
+from coordinator.gateway import FORWARDED, Gateway
+from coordinator.handouts import Handouts
 from coordinator.log_files import LogFiles
+from coordinator.reception import Reception
+from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
 from coordinator.run_files import RunFiles
 from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
+from coordinator.uploads import Uploads
 from ledger import envelope
 from ledger.log import Log
+from ledger.signature import SigningKey
 
 HOLD_SECONDS = 30.0  # how long a request for Flower waits until the SuperLink is ready
 HOLD_STEP = 0.05  # between looks
+CLEANING_SECONDS = 3600.0  # between looks for deposits that no job named
 GRACE_SECONDS = 3  # for requests under way when the service stops
 
+_log = logging.getLogger(__name__)
 Announce = Callable[[Mapping[str, object]], None]
 
 
@@ -66,9 +80,9 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
-        callers = Callers(sequencer, Seen(config.seen, int(opened)), time.time)
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
-        server = _Server(config, tls, application(office, callers), office)
+        own = desks(office, config, key, tls, int(opened))
+        server = _Server(config, tls, application(office, own), office)
         office.start(on_end=server.leave)
         stack.callback(office.stop)
         announce({"event": "serving", "url": config.url})
@@ -78,23 +92,77 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         raise ServiceError(office.failure)
 
 
-def application(office: BackOffice, callers: Callers) -> Starlette:
-    """Return the app of the public port."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desks:
+    """Whoever answers at the public port, each with the `handlers` of its endpoints."""
+
+    handlers: Mapping[str, Handler]
+    doorkeeper: Doorkeeper
+    uploads: Uploads
+
+
+def desks(
+    office: BackOffice, config: CoordinatorConfig, key: SigningKey, tls: TlsFiles, opened: int
+) -> Desks:
+    """Set up the public port's own part.
+
+    Args:
+        office: What runs behind it.
+        config: The service's settings.
+        key: The coordinator's; it signs the record of what is handed out.
+        tls: Whose authority is shown to whoever was invited.
+        opened: Unix seconds when the log was opened.
+
+    Raises:
+        CoordinatorError: a file in the folder cannot be used.
+    """
+    sequencer, blobs = office.sequencer, office.blobs
+    figures = Figures(sequencer, config.directory, office.seconds, office.online)
+    uploads = Uploads(config.uploads, sequencer, blobs, config.model_mib << 20)
+    handouts = Handouts(sequencer, key)
+    answering = (
+        Api(sequencer, blobs, office.status, handouts).handlers,
+        RunFiles(config.runs, sequencer, handouts).handlers,
+        LogFiles(sequencer).handlers,
+        uploads.handlers,
+        figures.handlers,
+        Reception(sequencer, tls.authority, lambda: office.gateway is not None).handlers,
+        openapi.handlers(),
+    )
+    callers = Callers(sequencer, Seen(config.seen, opened), time.time)
+    doorkeeper = Doorkeeper(callers, read_token(config.directory / "keys" / TOKEN), figures.count)
+    return Desks(handlers=dict(ChainMap(*map(dict, answering))), doorkeeper=doorkeeper, uploads=uploads)
+
+
+def application(office: BackOffice, own: Desks) -> Starlette:
+    """Return the app of the public port: an answer for every endpoint of the table, and for nothing else."""
     door = _Door(office)
-    api = Api(office.sequencer, office.blobs, office.status, callers)
-    runs = RunFiles(office.runs, office.sequencer, callers)
-    routes: list[BaseRoute] = [
-        Mount("/log", routes=list(LogFiles(office.sequencer, callers).routes)),
-        Mount("/api", routes=[*api.routes, *runs.routes]),
-        *door.routes,
-    ]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        cleaning = asyncio.create_task(_clean(own.uploads))
         yield
+        cleaning.cancel()
         await door.close()
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(
+        routes=own.doorkeeper.routes(ENDPOINTS, {**own.handlers, **door.handlers}),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: no_such_route},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _clean(uploads: Uploads) -> None:
+    """Remove what no job has named, now and every hour."""
+    while True:
+        try:
+            for digest in await run_in_threadpool(uploads.expire):
+                _log.info("a deposit that no job named was removed", extra={"fields": {"digest": digest}})
+        except CoordinatorError as error:
+            _log.warning("deposits were not looked through: %s", error)
+        await asyncio.sleep(CLEANING_SECONDS)
 
 
 class _Door:
@@ -103,14 +171,14 @@ class _Door:
     def __init__(self, office: BackOffice) -> None:
         self._office = office
         self._gateway: Gateway | None = None
-        self.routes = tuple(Route(PREFIX + name, self._forward, methods=["POST"]) for name in FORWARDED)
+        self.handlers: dict[str, Handler] = {f"fleet-{name}": self._forward for name in FORWARDED}
 
     async def close(self) -> None:
         """Close the connections to the SuperLink."""
         if self._gateway is not None:
             await self._gateway.close()
 
-    async def _forward(self, request: Request) -> Response:
+    async def _forward(self, call: Call) -> Response:
         left = HOLD_SECONDS
         while (settings := self._office.gateway) is None and left > 0 and not self._office.sequencer.stopped:
             await asyncio.sleep(HOLD_STEP)
@@ -119,8 +187,8 @@ class _Door:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
         if self._gateway is None:
             self._gateway = Gateway(settings)
-        route = next(route for route in self._gateway.routes if route.path == request.url.path)
-        answer: Response = await route.endpoint(request)
+        route = next(route for route in self._gateway.routes if route.path == call.request.url.path)
+        answer: Response = await route.endpoint(call.request)
         return answer
 
 
@@ -131,7 +199,9 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                log_config=None,  # the journal is `coordinator.journal`'s
                 log_level="warning",
+                http=Bounded,
                 access_log=False,
                 server_header=False,
                 ws="none",
