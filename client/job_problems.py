@@ -22,9 +22,7 @@ WEIGHTINGS = ("size-class", "uniform")
 MAX_EXPIRY = 3650 * 86_400  # seconds
 SMALLEST = 16  # patients of the smallest hospital anybody would ask: for what depends on a size class
 _NO_DIGEST = "0" * 64
-_WIDE = (
-    1e3  # a lifetime epsilon that stands in nobody's way: what is left of a real one is `client.job_match`'s
-)
+_WIDE = 4.0  # times the target: a lifetime that is in nobody's way; a real one is `client.job_match`'s
 
 
 def problems(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> list[str]:
@@ -142,7 +140,8 @@ def _privacy(draft: JobDraft) -> Iterator[str]:
 def _unaffordable(draft: JobDraft) -> Iterator[str]:
     """Name what no noise pays for, whatever a hospital's budget."""
     delta = float(draft.delta)
-    wide = Lifetime(epsilon=_WIDE, delta=delta, order=accounting.filter_order(_WIDE, delta))
+    most = _WIDE * max(2.0, float(draft.epsilon), float(draft.heldout_epsilon))
+    wide = Lifetime(epsilon=most, delta=delta, order=accounting.filter_order(most, delta))
     try:
         plan.choose_noise(
             target_epsilon=float(draft.epsilon),

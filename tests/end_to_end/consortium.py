@@ -24,6 +24,7 @@ from client.demo_data import BREAST_CANCER
 from client.errors import UnreachableError
 from client.log_copy import LogCopy
 from client.member import FILE, load
+from client.private_file import write_private
 from ledger import envelope
 
 SECONDS = 120
@@ -113,9 +114,7 @@ def processes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process
     setup = founding.prepare(folder / "run", replace(BREAST_CANCER, hospitals=HOSPITALS), None, port)
     researcher = folder / "researcher"
     (researcher / "keys").mkdir(parents=True)
-    founding.write_private(
-        researcher / "keys" / "identity.key", setup.keys["researcher"].to_text().encode() + b"\n"
-    )
+    write_private(researcher / "keys" / "identity.key", setup.keys["researcher"].to_text().encode() + b"\n")
     shutil.copyfile(setup.coordinator / "tls" / "ca.pem", researcher / "ca.pem")
     (researcher / FILE).write_text(
         f'name = "researcher"\ncoordinator = "localhost:{port}"\nauthority = "ca.pem"\n'
