@@ -23,6 +23,22 @@ class TrainingRefusedError(ClientError):
     """This model, plan or data cannot be trained privately: change what the message names, nothing was charged."""
 
 
+class GraphError(TrainingRefusedError):
+    """The graph of a job's own model is not one that is offered: change the model as the message says."""
+
+
+class ModelRefusedError(TrainingRefusedError):
+    """A job's `model.py` does what no model may: change the model as the message says.
+
+    Attributes:
+        code: One of `client.approval.REFUSALS`.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class BudgetError(ClientError):
     """The privacy account, its disk or a plan's cost does not allow this: nothing was half written, send nothing."""
 
@@ -87,6 +103,10 @@ class WorkerError(ClientError):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class SandboxError(ClientError):
+    """The kernel does not confine this process: run no code here that it was to confine."""
 
 
 class DeclinedError(ClientError):
