@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config
+from client import config, join_command
 from client.agent import Agent
 from client.budget import Account
 from client.charges import Statement
@@ -30,6 +30,8 @@ app = typer.Typer(
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
+app.command("join")(join_command.hospital)
+
 
 @app.command()
 def run(directory: Directory, as_json: AsJson = False) -> None:
@@ -38,11 +40,17 @@ def run(directory: Directory, as_json: AsJson = False) -> None:
     Example: wardround hospital run hospitals/northgate
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
-    hospital = config.load(directory)
+    while _run_once(config.load(directory), as_json):
+        pass  # this member's keys were replaced: on with the new ones
+
+
+def _run_once(hospital: config.Hospital, as_json: bool) -> bool:
+    """Run an agent until it stops; tell whether another one has to go on."""
     with Agent(hospital, tell=_print_json if as_json else _print_words) as agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: agent.stop())
         agent.run()
+    return agent.renewed
 
 
 @app.command()

@@ -143,3 +143,27 @@ class JobFileError(ClientError):
 
 class JobStateError(ClientError):
     """What is asked of a job does not fit its place in its life on the log: the message says what does."""
+
+
+class InterceptedError(ClientError):
+    """Who answers is not the coordinator that the invitation names: nothing was sent or written."""
+
+
+class JoiningError(ClientError):
+    """Joining cannot go on as it is: do what the message says, then give the same command again.
+
+    Attributes:
+        status: The coordinator's HTTP status, or 0 where it was not asked.
+    """
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ProposalError(ClientError):
+    """A proposal cannot be shown or signed as it is: nothing was signed; do what the message says."""
+
+
+class UnsoundLogError(ClientError):
+    """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""

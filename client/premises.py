@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client import dictionary as dictionaries
+from client import rotation
 from client.budget import Account
 from client.config import Hospital
 from client.consortium import Consortium
@@ -34,6 +35,7 @@ class Premises:
     hospital: Hospital
     dictionary: Dictionary
     identity: SigningKey = field(repr=False)
+    witness: SigningKey = field(repr=False)
     authority: bytes
     node_key: bytes = field(repr=False)
     consortium: Consortium
@@ -43,6 +45,22 @@ class Premises:
     follower: Follower
     clock: Callable[[], float]  # Unix seconds
     files: ExitStack = field(repr=False)
+
+    def renewed(self) -> bool:
+        """Put in force what keys the log names by now; tell whether they are others than those held here.
+
+        Raises:
+            ClientError: a key's file cannot be read or written.
+        """
+        sight, hospital = self.follower.sight(), self.hospital
+        if sight is not None:
+            rotation.settle(hospital.folder, sight.state, hospital.name)
+        held = (self.identity, self.witness, self.node_key)
+        return held != (
+            hospital.read_identity_key(),
+            hospital.read_witness_key(),
+            hospital.read_node_key(),
+        )
 
     def close(self) -> None:
         """End the worker and close every file."""
@@ -66,7 +84,12 @@ def enter(
     dictionary = read_dictionary(hospital)
     with ExitStack() as files:
         door = consortium or Consortium(
-            hospital.coordinator, authority, key=identity, proxy=hospital.proxy, clock=clock
+            hospital.coordinator,
+            authority,
+            key=identity,
+            proxy=hospital.proxy,
+            clock=clock,
+            spare=lambda: rotation.candidates(hospital.folder),
         )
         files.enter_context(closing(door))
         process = files.enter_context(closing(Worker(hospital, worker)))
@@ -81,6 +104,7 @@ def enter(
             hospital=hospital,
             dictionary=dictionary,
             identity=identity,
+            witness=witness,
             authority=authority,
             node_key=node_key,
             consortium=door,

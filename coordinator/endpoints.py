@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.gateway import FORWARDED, PREFIX
+from ledger.joining import MAX_DEPOSIT
 from ledger.records import MAX_RECORD_SIZE
 from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
 
@@ -40,12 +41,14 @@ WHO = {  # kind -> what the page says of it
     "anybody": "anybody",
     "member": "present members, by a signed request (RFC 9421, Ed25519)",
     "record": "whoever signed what the body holds",
+    "invited": "holders of an invitation, by its code in the header wardround-invitation",
     "token": "holders of the token in keys/metrics.token",
     "node": "registered Flower nodes, by their own key: the SuperLink decides",
 }
 ANYBODY = Who(kind="anybody")
 MEMBER = Who(kind="member")
 RECORD = Who(kind="record")
+INVITED = Who(kind="invited")
 TOKEN = Who(kind="token")
 NODE = Who(kind="node")
 
@@ -97,6 +100,7 @@ class Endpoint:
         found = {*self.errors}
         found |= {401, 403, 429, 503} if self.who.kind == "member" else set()
         found |= {401} if self.who.kind == "token" else set()
+        found |= {403, 409, 429, 503} if self.who.kind == "invited" else set()
         found |= {408, 413} if self.body is not None else set()
         found |= {400} if self.body is not None or self.who.kind != "node" else set()
         found |= {404} if any(not p.query for p in self.parameters) else set()
@@ -141,7 +145,7 @@ POLL = (
         name="wait", pattern=_NUMBER, query=True, required=False, summary="seconds to wait, at most 30"
     ),
 )
-DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content")
+DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content, or of the record")
 JOB = Parameter(name="job", pattern=_DIGEST, summary="the job's digest")
 
 OPEN = (
@@ -155,7 +159,7 @@ OPEN = (
     ),
     Endpoint(
         name="health", method="GET", path="/health", who=ANYBODY, media_type=JSON,
-        schema=json_object(status={"enum": ["ok", "read-only", "starting"]}, reason=STRING),
+        schema=json_object(status={"enum": ["founding", "ok", "read-only", "starting"]}, reason=STRING),
         summary="Whether the service works; what is wrong is said without a word about members.",
     ),
     Endpoint(
@@ -246,6 +250,61 @@ API = (
     ),
 )  # fmt: skip
 
+DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=json_object(
+    body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING
+))  # fmt: skip
+STANDING = {"type": "object", "required": ["name", "phase", "record", "role", "signed"]}
+PROPOSAL = {
+    "type": "object",
+    "required": ["declined", "digest", "ended", "needed", "record", "signed", "type"],
+}
+
+MEMBERS = (
+    Endpoint(
+        name="join", method="POST", path="/api/join", who=INVITED, media_type=JSON, schema=STANDING,
+        body=DEPOSITED,
+        summary="Deposit the public halves of one's keys, each of which has signed the deposit.",
+    ),
+    Endpoint(
+        name="joining", method="GET", path="/api/founding", who=INVITED, media_type=JSON, schema=STANDING,
+        summary="How far one's joining is, and the charter or the amendment that is to be signed.",
+    ),
+    Endpoint(
+        name="joining-signature", method="POST", path="/api/founding/signatures", who=INVITED, media_type=JSON,
+        schema=STANDING, body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Sign it.",
+    ),
+    Endpoint(
+        name="propose", method="POST", path="/api/proposals", who=RECORD, media_type=JSON, errors=(403, 409, 503),
+        schema=json_object(digest=HEX), body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Propose an amendment or an agreement that several must sign; a present member has signed it.",
+    ),
+    Endpoint(
+        name="proposals", method="GET", path="/api/proposals", who=MEMBER, media_type=JSON,
+        schema=json_object(proposals={"type": "array", "items": PROPOSAL}),
+        summary="What waits for signatures, and what was decided lately.",
+    ),
+    Endpoint(
+        name="proposal", method="GET", path="/api/proposals/{digest}", who=MEMBER, media_type=JSON, schema=PROPOSAL,
+        parameters=(DIGEST,), summary="One of them.",
+    ),
+    Endpoint(
+        name="proposal-signature", method="POST", path="/api/proposals/{digest}/signatures", who=RECORD,
+        media_type=JSON, schema=PROPOSAL, parameters=(DIGEST,), errors=(403, 409, 503),
+        body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Add a signature; with the last one that is needed the record goes on the log.",
+    ),
+    Endpoint(
+        name="decline", method="POST", path="/api/proposals/{digest}/declined", who=MEMBER, media_type=JSON,
+        schema=PROPOSAL, parameters=(DIGEST,), summary="Tell the others that one will not sign; it decides nothing.",
+    ),
+    Endpoint(
+        name="node", method="POST", path="/api/nodes", who=RECORD, media_type=JSON, schema=json_object(),
+        errors=(403, 409, 503), body=DEPOSITED,
+        summary="Replace the key of a hospital's Flower node, signed by the identity key and the new one.",
+    ),
+)  # fmt: skip
+
 FLEET = tuple(
     Endpoint(
         name=f"fleet-{name}", method="POST", path=PREFIX + name, who=NODE, media_type=PROTOBUF, schema=RAW,
@@ -255,4 +314,4 @@ FLEET = tuple(
     for name in FORWARDED
 )  # fmt: skip
 
-ENDPOINTS = (*OPEN, *LOG, *API, *FLEET)
+ENDPOINTS = (*OPEN, *LOG, *API, *MEMBERS, *FLEET)

@@ -64,6 +64,9 @@ class CarryingFlower:
     def register_node(self, name: str, public_key: bytes) -> int:
         return self.ward.nodes.known[name]
 
+    def unregister_node(self, node_id: int) -> None:
+        raise AssertionError("no key is taken away here")
+
     def nodes(self) -> tuple[NodeState, ...]:
         return tuple(
             NodeState(node_id=node, name=name, online=name in self.ward.nodes.there)
