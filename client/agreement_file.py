@@ -96,7 +96,7 @@ def parse(data: bytes, where: str = FILE) -> AgreementDraft:
     strangers = sorted(
         {ref.split("/")[0] for ref in found.get("datasets", ())} - set(found.get("parties", ()))
     )
-    if "parties" in found and strangers:
+    if found.get("parties") and strangers:
         problems.append(f"datasets names one of {strangers[0]}, which is not among parties")
     if problems:
         raise JobFileError(*problems, where=where)
