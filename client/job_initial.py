@@ -59,7 +59,7 @@ def compute(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> In
     from client import models  # torch: seconds
     from client.model_check import check_model
 
-    shape = (len(dictionary.feature_names),)
+    shape = dictionary.input_shape
     custom = draft.model == CUSTOM
     try:
         settings = models.ModelSettings(

@@ -21,6 +21,7 @@ LOSSES = ("bce-with-logits", "cross-entropy", "mse")  # as `client.losses`, whic
 WEIGHTINGS = ("size-class", "uniform")
 MAX_EXPIRY = 3650 * 86_400  # seconds
 SMALLEST = 16  # patients of the smallest hospital anybody would ask: for what depends on a size class
+IMAGE_SHAPE = (1, 28, 28)  # as `client.models`, which needs torch
 _NO_DIGEST = "0" * 64
 _WIDE = 4.0  # times the target: a lifetime that is in nobody's way; a real one is `client.job_match`'s
 
@@ -84,7 +85,7 @@ def _model(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> Ite
         yield f"model.py is there and model.name is {draft.model}: say custom, or remove the file"
     if draft.hidden and draft.model != "mlp":
         yield f"model.hidden is for an mlp, not for {draft.model}: leave it empty"
-    if draft.model == "small-cnn" and len(dictionary.feature_names) != 28 * 28:
+    if draft.model == "small-cnn" and dictionary.input_shape != IMAGE_SHAPE:
         yield (
             f"model.name small-cnn takes images of 28 by 28, the dictionary has {len(dictionary.feature_names)} "
             "features: use mlp"

@@ -1,4 +1,4 @@
-"""Made-up patients of a data dictionary: a table that every rule accepts and a model can learn from.
+"""Made-up patients of a data dictionary: a table, or images, that every rule accepts and a model can learn from.
 
 A function of the dictionary, a count and a seed, and of nothing else: the same bytes everywhere. For dry runs of a
 job where there is no patient; the values are spread as the dictionary's public centres and spreads say, and the
@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from client.dictionary import Dictionary, Variable
 from client.errors import DataError
 from client.features import row_encoder
+from client.source import Place
 
 HELD_OUT_EACH = 3  # where the dictionary has a split: every third patient is held out
 _STRENGTH = 3.0  # how far the inputs decide the label, against noise of about 1
@@ -33,26 +36,33 @@ def rows(dictionary: Dictionary, count: int, seed: int) -> list[list[str]]:
     Raises:
         DataError: the dictionary describes images.
     """
+    if dictionary.image is not None:
+        raise DataError(f"data dictionary {dictionary.name!r} describes images, which are no rows")
     random = Random(f"wardround synthetic rows {seed}")  # noqa: S311 - nobody's secret depends on it
     encode = row_encoder(dictionary)
     made = [[_cell(variable, random) for variable in dictionary.variables] for _ in range(count)]
     return [_row(dictionary, cells, encode(cells), place, random) for place, cells in enumerate(made)]
 
 
-def write_synthetic(path: Path, dictionary: Dictionary, patients: int, seed: int) -> None:
-    """Write made-up patients as a CSV file that `client.data.check_file` accepts.
+def write_synthetic(path: Path, dictionary: Dictionary, patients: int, seed: int) -> Place:
+    """Write made-up patients that `client.data.check_file` accepts: a CSV file, or an .npz file of images.
 
-    Without a patient column in the dictionary it must be read with `one_row_per_patient`.
+    Without a patient column in the dictionary they must be read with `one_row_per_patient`.
 
     Args:
         path: The file to write.
-        dictionary: A table's.
-        patients: Rows, at least 1.
+        dictionary: Of a table or of images.
+        patients: Rows or images, at least 1.
         seed: Any number.
 
+    Returns:
+        How to read the file.
+
     Raises:
-        DataError: the file cannot be written, or the dictionary describes images.
+        DataError: the file cannot be written.
     """
+    if dictionary.image is not None:
+        return _write_images(path, dictionary, dictionary.image, patients, seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(dictionary.columns)
@@ -61,6 +71,29 @@ def write_synthetic(path: Path, dictionary: Dictionary, patients: int, seed: int
         path.write_bytes(text.getvalue().encode())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from None
+    return Place.csv(path)
+
+
+def _write_images(path: Path, dictionary: Dictionary, image: Variable, patients: int, seed: int) -> Place:
+    """Write noise, with a brighter square in the middle where the label is positive."""
+    random = Random(f"wardround synthetic images {seed}")  # noqa: S311 - as above
+    size, (_, height, width) = math.prod(image.shape), image.shape
+    grey = np.frombuffer(random.randbytes(patients * size), np.uint8).reshape(patients, *image.shape) // 2
+    labels = [random.random() > 0.5 for _ in range(patients)]
+    grey[labels, :, height // 4 : height - height // 4, width // 4 : width - width // 4] += 96
+    sides = {True: dictionary.label.positive, False: dictionary.label.negative}
+    columns = {
+        image.name: grey,
+        dictionary.label.name: np.array([_level(sides[positive], random) for positive in labels]),
+        dictionary.patient: np.array([f"S{i + 1:06d}" for i in range(patients)]),
+        dictionary.split: np.array(["test" if i % HELD_OUT_EACH == 0 else "train" for i in range(patients)]),
+    }
+    try:
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{name: c for name, c in columns.items() if name})
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from None
+    return Place(kind="npz", file=path)
 
 
 def _cell(variable: Variable, random: Random) -> str:

@@ -47,6 +47,7 @@ from client.job_spec import JobSpec
 from client.private_file import read_private, write_private
 from client.reviewed import CUSTOM
 from client.sandbox import WorkerRights, confine_worker
+from client.source import Place
 from ledger import canonical
 from ledger.errors import MalformedError
 
@@ -72,7 +73,7 @@ class _CodeError(ClientError):
 class Rows:
     """Where the rows are, and how they are read. Never shown."""
 
-    file: Path
+    place: Place
     secret: bytes
     one_row_per_patient: bool
 
@@ -83,13 +84,19 @@ class Rows:
         if secret is None:
             raise _CodeError("secret")
         return cls(
-            file=Path(header["file"]), secret=secret, one_row_per_patient=bool(header["one_row_per_patient"])
+            place=Place.from_json(header),
+            secret=secret,
+            one_row_per_patient=bool(header["one_row_per_patient"]),
         )
 
     def snapshot(self, dictionary: Dictionary, salt: bytes) -> Snapshot:
-        """Read the file into a snapshot."""
+        """Read the dataset into a snapshot."""
         return snapshot(
-            self.file, dictionary, secret=self.secret, salt=salt, one_row_per_patient=self.one_row_per_patient
+            self.place,
+            dictionary,
+            secret=self.secret,
+            salt=salt,
+            one_row_per_patient=self.one_row_per_patient,
         )
 
 
@@ -130,7 +137,7 @@ class Worker:
         """Look at the file before anything else starts: may it be used, and is the size class right?"""
         dictionary, rows = dictionaries.from_bytes(body), Rows.of(header)
         report = check_file(
-            rows.file, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
+            rows.place, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
         )
         if report.refusals:
             return {"code": "rows"}, b""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import job_problems, job_strategies, job_templates
+from client import job_problems, job_strategies, job_templates, models
 from client.dictionary import shipped
 from client.losses import LOSSES
 from coordinator.errors import SettingError
@@ -91,8 +91,9 @@ def test_several_mistakes_are_all_named() -> None:
     assert len(problems(expires_seconds=10**9, loss="hinge", epsilon="0", weighting="rows")) == 4
 
 
-def test_losses_are_those_of_the_training_loop() -> None:
+def test_losses_and_shapes_are_those_of_the_training_loop() -> None:
     assert job_problems.LOSSES == LOSSES
+    assert job_problems.IMAGE_SHAPE == models.IMAGE_SHAPE
 
 
 @given(

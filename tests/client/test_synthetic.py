@@ -15,6 +15,7 @@ from client.data import check_file, snapshot
 from client.dictionary import Dictionary, shipped
 from client.errors import DataError
 from client.synthetic import rows, write_synthetic
+from tests.client import images
 
 SECRET = bytes(range(32))
 
@@ -54,8 +55,8 @@ def test_every_row_of_any_dictionary_is_kept(
     tmp_path_factory: pytest.TempPathFactory, described: Dictionary, count: int, seed: int
 ) -> None:
     path = tmp_path_factory.mktemp("made") / "rows.csv"
-    write_synthetic(path, described, count, seed)
-    report = check_file(path, described, secret=SECRET, one_row_per_patient=True)
+    place = write_synthetic(path, described, count, seed)
+    report = check_file(place, described, secret=SECRET, one_row_per_patient=True)
     assert (report.rows, report.kept, report.patients, report.refusals) == (count, count, count, ())
 
 
@@ -69,6 +70,22 @@ def test_the_label_can_be_learnt(tmp_path: Path, name: str) -> None:
     weights, *_ = np.linalg.lstsq(features, 2.0 * labels - 1, rcond=None)
     held_out, truth = taken.evaluation
     assert ((held_out @ weights > 0) == truth).mean() > 0.7
+
+
+def test_images_are_made_up_and_can_be_learnt(tmp_path: Path) -> None:
+    described = images.describe((1, 12, 10))
+    place = write_synthetic(tmp_path / "a.npz", described, 200, 1)
+    report = check_file(place, described, secret=SECRET)
+    assert (report.rows, report.kept, report.refusals) == (200, 200, ())
+    taken = snapshot(place, described, secret=SECRET)
+    middle = taken.features[:, 0, 3:9, 3:7].mean(axis=(1, 2))
+    assert ((middle > np.median(middle)) == taken.labels).mean() > 0.9
+    first = (tmp_path / "a.npz").read_bytes()
+    write_synthetic(tmp_path / "a.npz", described, 200, 1)
+    assert snapshot(place, described, secret=SECRET).features.tobytes() == taken.features.tobytes()
+    assert len(first) == len((tmp_path / "a.npz").read_bytes())
+    with pytest.raises(DataError, match="describes images"):
+        rows(described, 3, 1)
 
 
 def test_a_seed_makes_up_the_same_patients_again() -> None:
