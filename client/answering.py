@@ -27,6 +27,7 @@ from ledger.record import Record
 from ledger.records import MAX_RECORD_SIZE, Approval, Refusal, Withdrawal
 
 APPROVAL = "approval"
+_REFUSALS = {"builder": "sandbox", "model": "plan", "model-graph": "model-graph"}  # by the worker's code
 MAX_CRASHES = 2  # of workers, before a job that they die of is declined
 _log = logging.getLogger(__name__)
 
@@ -164,10 +165,10 @@ class Answering:
         try:
             cohort = parts.worker.prepare(terms.spec, parts.dictionary.to_bytes())
         except WorkerError as error:
-            self._crashes[job] += error.code in ("crashed", "timeout")
+            self._crashes[job] += error.code in ("builder", "crashed", "memory", "timeout")
             if 0 < self._crashes[job] <= MAX_CRASHES:
                 raise  # not the job's fault, perhaps: the next worker tries again
-            raise DeclinedError("plan" if error.code == "model" else "data", str(error)) from None
+            raise DeclinedError(_REFUSALS.get(error.code, "data"), str(error)) from None
         made = approval.record(
             terms,
             origin=sight.state.origin,

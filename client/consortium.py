@@ -16,7 +16,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import httpx
@@ -32,7 +31,6 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-Answer = Mapping[str, Any]
 _REFUSED = (400, 403, 409, 413)
 
 
@@ -101,10 +99,7 @@ class Consortium:
             FileNotFoundError: there is none.
             UnreachableError: no answer, or another one than expected.
         """
-        answer = self._request("GET", f"/log/{path}", limit=MAX_FILE_SIZE)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise FileNotFoundError(path)
-        return _expect(answer).content
+        return self.file(f"/log/{path}", MAX_FILE_SIZE)
 
     def wait_for_pending(self, above: int, seconds: float) -> Pending:
         """Return the pending checkpoint as soon as its size is above `above`, or after `seconds` as it is then.
@@ -168,18 +163,6 @@ class Consortium:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
 
-    def ask(self, method: str, path: str, content: bytes | None = None, limit: int = MAX_ANSWER) -> Answer:
-        """Return the JSON answer, of at most `limit` bytes, to what is signed itself or by the request.
-
-        Raises:
-            PostRefusedError: it is not taken, or there is no such thing.
-            UnreachableError: try again.
-        """
-        answer = self._request(method, path, content=content, limit=limit)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise PostRefusedError(answer.status_code, "", _reason(answer))
-        return _json(answer)
-
     def put_blob(self, content: bytes, kind: str) -> str:
         """Deposit what a job will name; return its digest. It is kept for a day, and then if a job names it.
 
@@ -196,6 +179,36 @@ class Consortium:
         _json(self._request("PUT", path, params={"kind": kind}, content=content))
         return digest
 
+    def file(self, path: str, limit: int = MAX_ANSWER) -> bytes:
+        """Return a file of at most `limit` bytes. Raises as `read`."""
+        answer = self._request("GET", path, limit=limit)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise FileNotFoundError(path)
+        return _expect(answer).content
+
+    def put(self, path: str, content: bytes) -> Mapping[str, Any]:
+        """Deposit a file. Raises as `post`."""
+        return self._object("PUT", path, content, MAX_ANSWER)
+
+    def get(self, path: str, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
+        """Return a JSON answer of at most `limit` bytes. Raises as `post`."""
+        return self._object("GET", path, None, limit)
+
+    def post(self, path: str, content: bytes, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
+        """Hand in what is signed itself, or ask for a change; return the answer.
+
+        Raises:
+            PostRefusedError: it is not taken, or there is no such thing.
+            UnreachableError: try again.
+        """
+        return self._object("POST", path, content, limit)
+
+    def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
+        answer = self._request(method, path, content=content, limit=limit)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise PostRefusedError(answer.status_code, "", _reason(answer))
+        return _json(answer)
+
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
         return _json(self._request("GET", "/api/status"))
@@ -210,7 +223,7 @@ class Consortium:
         content: bytes | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
-        for key in chain([self._key], self._others()):
+        for key in self._keys():
             request = self._client.build_request(
                 method, path, params=params, content=content, timeout=timeout or self._client.timeout
             )
@@ -221,8 +234,12 @@ class Consortium:
                 return answer
         raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
 
-    def _others(self) -> Iterator[SigningKey]:  # asked for only once the key of now was refused
-        yield from self._spare() if self._key is not None else ()
+    def _keys(self) -> Iterator[SigningKey | None]:
+        """Yield the key of now, then, if that is refused, what may have taken its place."""
+        now = self._key
+        yield now
+        if now is not None:
+            yield from (key for key in self._spare() if key != now)
 
     def _send(self, request: httpx.Request, path: str, limit: int) -> httpx.Response:
         try:

@@ -45,7 +45,8 @@ def read_private(path: Path, max_size: int) -> bytes | None:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(max_size + 1)
+            size = os.fstat(file.fileno()).st_size  # reading takes as much memory as is asked for
+            data = file.read(min(size, max_size) + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -59,7 +59,7 @@ def propose(door: Consortium, record: Record, key: SigningKey) -> str:
 
 def propose_entry(door: Consortium, entry: bytes) -> str:
     """Propose a record with the signatures that it has. Raises as `propose`."""
-    door.ask("POST", "/api/proposals", entry)
+    door.post("/api/proposals", entry)
     return envelope.parse_entry(entry).digest
 
 
@@ -71,7 +71,7 @@ def listing(door: Consortium) -> list[Proposal]:
         PostRefusedError: this member may not ask.
         ProposalError: a record is another one than its digest says.
     """
-    found = door.ask("GET", "/api/proposals", limit=MAX_LISTING).get("proposals")
+    found = door.get("/api/proposals", MAX_LISTING).get("proposals")
     return [_read(value) for value in found] if isinstance(found, list) else []
 
 
@@ -102,12 +102,12 @@ def add_signature(door: Consortium, digest: str, key: SigningKey) -> Proposal:
 def sign(door: Consortium, proposal: Proposal, key: SigningKey) -> Proposal:
     """Sign a proposal that was fetched: exactly the record in it. Raises as `add_signature`."""
     entry = envelope.sign(proposal.record, key)
-    return _read(door.ask("POST", f"/api/proposals/{proposal.digest}/signatures", entry))
+    return _read(door.post(f"/api/proposals/{proposal.digest}/signatures", entry))
 
 
 def decline(door: Consortium, digest: str) -> Proposal:
     """Tell the others that one will not sign; it decides nothing. Raises as `fetch`."""
-    return _read(door.ask("POST", f"/api/proposals/{digest}/declined"))
+    return _read(door.post(f"/api/proposals/{digest}/declined", b""))
 
 
 def words(proposal: Proposal, text: bytes | None = None) -> Iterator[str]:

@@ -140,7 +140,7 @@ def change_node(folder: Path, state: State, name: str, door: Consortium) -> None
         signed = joining.sign_node_change(change, identity, private)
     except MalformedError as error:
         raise ConfigError(f"{path}: {error}") from None
-    door.ask("POST", "/api/nodes", signed)
+    door.post("/api/nodes", signed)
     # Taken: a crash on this line leads here again, where the coordinator finds it done.
     replace_private(path, folder / "keys" / "node.pem")
 

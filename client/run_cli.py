@@ -40,11 +40,11 @@ def run(
     journal = open_journal(hospital.folder, hospital.journal, as_json=as_json)
     with closing(journal) if journal else nullcontext():
         teller = _Teller(str(directory), journal, as_json=as_json)
-        while _work(hospital, teller):  # this member's keys were replaced: on with the new ones
-            hospital = config.load(directory)
+        while _serve(hospital, teller):
+            hospital = config.load(directory)  # this member's keys were replaced: on with the new ones
 
 
-def _work(hospital: config.Hospital, teller: _Teller) -> bool:
+def _serve(hospital: config.Hospital, teller: _Teller) -> bool:
     """Run an agent until it stops; tell whether another one has to go on."""
     with Agent(hospital, tell=teller.tell) as agent:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -149,6 +149,7 @@ POLL = (
     ),
 )
 DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content, or of the record")
+JOB = Parameter(name="job", pattern=_DIGEST, summary="the job's digest")
 
 OPEN = (
     Endpoint(
@@ -227,6 +228,20 @@ API = (
         parameters=(DIGEST,),
         summary="What a member has a right to: dictionaries, code, first and released models and cards of every job; "
         "updates and histograms, for auditors and the job's hospitals. These and released models go on the record.",
+    ),
+    Endpoint(
+        name="run", method="GET", path="/api/runs/{job}", who=MEMBER, media_type=JSON, parameters=(JOB,),
+        schema=json_object(files={
+            "type": "array", "items": json_object(digest=HEX, path=STRING, size=COUNT)
+        }),
+        summary="The files that a finished job left: released model, card and evidence.",
+    ),
+    Endpoint(
+        name="run-file", method="GET", path="/api/runs/{job}/{path}", who=MEMBER, media_type=BYTES, schema=RAW,
+        parameters=(JOB, Parameter(
+            name="path", pattern=r"[0-9A-Za-z._/-]{1,200}", slashes=True, summary="one of the listed files"
+        )),
+        summary="One file of a finished job. Whoever is handed its evidence goes on the record, once.",
     ),
     Endpoint(
         name="upload", method="PUT", path="/api/blobs/{digest}", who=Who(kind="member", roles=("researcher",)),

@@ -44,6 +44,7 @@ from coordinator.log_files import LogFiles
 from coordinator.members_desk import MembersDesk
 from coordinator.reception import Reception
 from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
+from coordinator.run_files import RunFiles
 from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
@@ -128,9 +129,11 @@ def desks(
     sequencer, blobs = office.sequencer, office.blobs
     figures = Figures(sequencer, config.directory, office.seconds, office.online)
     uploads = Uploads(config.uploads, sequencer, blobs, config.model_mib << 20)
+    handouts = Handouts(sequencer, key)
     members = MembersDesk(config, sequencer, office.scan_nodes)
     answering = (
-        Api(sequencer, blobs, office.status, Handouts(sequencer, key)).handlers,
+        Api(sequencer, blobs, office.status, handouts).handlers,
+        RunFiles(config.runs, sequencer, handouts).handlers,
         LogFiles(sequencer).handlers,
         uploads.handlers,
         figures.handlers,

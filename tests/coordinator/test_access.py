@@ -84,6 +84,8 @@ EXPECTED = {
     "reports": Case("POST", "/api/reports", 200, EVERYBODY, body=b'{"entries":[],"nonce":"","note":""}'),
     "status": Case("GET", "/api/status", 200, MEMBERS),
     "blob": Case("GET", f"/api/blobs/{sha(DICTIONARY)}", 200, MEMBERS),
+    "run": Case("GET", f"/api/runs/{sha(CODE)}", 404, MEMBERS),
+    "run-file": Case("GET", f"/api/runs/{sha(CODE)}/card.md", 404, MEMBERS),
     "upload": Case("PUT", f"/api/blobs/{sha(CODE)}?kind=code", 200, ("researcher",), body=CODE),
     "join": Case("POST", "/api/join", 403, EVERYBODY, body=b"{}"),  # nobody here has an invitation
     "joining": Case("GET", "/api/founding", 403, EVERYBODY),
