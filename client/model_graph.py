@@ -261,9 +261,19 @@ class _Reader:
         )
 
     def _is_index(self, args: list[Any]) -> bool:
-        """Whether an index is known now: one that a row decides could be out of range, and raise."""
-        place = self._reference(args[2]).index - self._first if len(args) == 3 else -1
-        return 0 <= place < len(self._constants) and not self._constants[place].lt(0).any()
+        """Whether an index is known now and within range: one that a row decides could raise."""
+        if len(args) != 3:
+            return False
+        source, place = (
+            self._meta[self._reference(args[0]).index],
+            self._reference(args[2]).index - self._first,
+        )
+        if isinstance(source, tuple) or not 0 <= place < len(self._constants):
+            return False
+        index, dim = self._constants[place], _int(args[1])
+        if not -source.dim() <= dim < source.dim() or index.dtype != torch.int64:
+            return False
+        return not bool((index.lt(0) | index.ge(source.shape[dim])).any())
 
     def _argument(self, argument: Any, value: object) -> Any:
         """Return an argument if it is of the type that the operation's schema says."""
