@@ -135,9 +135,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "an object for a number": lambda g: node(g, "add.Scalar", X, {"__reduce__": "os.system"}),
     "a flag for a number": lambda g: node(g, "select.int", X, True, 0),
     "a number too large": lambda g: node(g, "select.int", X, 1 << 40, 0),
-    "a device": lambda g: (
-        node(g, "full_like.default", X, 1.0, device=[1]) or g["nodes"][-1]["args"].append("cuda")
-    ),
+    "a device": lambda g: node(g, "full_like.default", X, 1.0, "cuda"),
     "too many arguments": lambda g: node(g, "relu.default", X, X),
     "too few arguments": lambda g: node(g, "mm.default", X),
     "shapes that do not fit": lambda g: node(g, "mm.default", X, X),
@@ -155,10 +153,7 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "two parameters of one name": lambda g: g["parameters"].append(g["parameters"][0]),
     "a parameter's name with a path": lambda g: g["parameters"].append(["../../w", [1]]),
     "a parameter called forward": lambda g: g["parameters"].append(["forward", [1]]),
-    "a parameter called by a method": lambda g: (
-        g["parameters"].append(["0.register_hook.weight.weight", [1]])
-        or g["parameters"].append(["0.weight.x", [1]])
-    ),
+    "a parameter within a parameter": lambda g: g["parameters"].append(["0.weight.x", [1]]),
     "a constant of the wrong size": lambda g: g["constants"].append(
         {"dtype": "float32", "shape": [9], "values": [1.0]}
     ),

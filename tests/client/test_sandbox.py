@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,9 +94,10 @@ def test_a_builder_learns_nothing_of_any_path(tmp_path: Path) -> None:
     def look() -> None:
         for name in ("there", "not-there"):
             path = tmp_path / name
-            for attempt in (path.stat, path.read_bytes, path.iterdir, path.readlink):
+            attempts: list[Callable[[], Any]] = [path.stat, path.read_bytes, path.iterdir, path.readlink]
+            for attempt in attempts:
                 with pytest.raises(OSError, match="not permitted"):
-                    list(attempt())  # type: ignore[call-overload]
+                    list(attempt())
             assert not os.access(path, os.R_OK)
 
     assert confined(look) == FINE

@@ -2,8 +2,9 @@
 
 Over every built-in model, several of a job's own as they are rebuilt from their graphs, and every loss that
 fits, on the integers and without tolerance: the sum of squares of the change is compared with
-(C / grid)^2 = 2^(2 grid_bits). Add or remove one record are the same comparison read from either side; the record takes a new place at the end, or another's place
-while that one moves to the end, which are the two ways the random places of `client.training` allow.
+(C / grid)^2 = 2^(2 grid_bits). Add or remove one record are the same comparison read from
+either side; the record takes a new place at the end, or another's place while that one moves to the end, which are
+the two ways the random places of `client.training` allow.
 
 On another processor: `WARDROUND_TEST_DEVICE=cuda python -m pytest tests/client/test_sensitivity.py`.
 """
