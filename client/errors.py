@@ -121,5 +121,9 @@ class DeclinedError(ClientError):
         self.code = code
 
 
+class DecisionError(ClientError):
+    """A person's command cannot be carried out as it stands: do what the line says, nothing was decided."""
+
+
 class LocalStateError(ClientError):
     """A file that the agent keeps cannot be read or written: see to the disk, then start the agent again."""

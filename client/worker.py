@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from client import building, frames, reviewed, sandbox
+from client import building, frames, reviewed, sandbox, source
 from client import dictionary as dictionaries
 from client.config import Hospital
 from client.errors import TrainingRefusedError, WorkerError
@@ -86,10 +86,27 @@ class Worker:
         """The process id of the worker of now."""
         return self._process.pid
 
+    def adopt(self, hospital: Hospital) -> None:
+        """Take changed settings; where limits changed, the worker is replaced once it has nothing in hand."""
+        with self._lock:
+            changed = hospital.limits != self._hospital.limits
+            self._hospital = hospital
+            if changed and not self._closed:
+                self._end()
+                self._opened.clear()
+                self._process = self._spawn()
+
     def close(self) -> None:
         """End the worker; safe to call twice, from any thread, also while it works."""
         self._closed = True
         self._end()
+
+    def is_free_within(self, seconds: float) -> bool:
+        """Wait for the worker to have nothing in hand; tell whether it came to that in time."""
+        free = self._lock.acquire(timeout=max(0.0, seconds))
+        if free:
+            self._lock.release()
+        return free
 
     def survey(self, dictionary: bytes) -> None:
         """Have the data file examined. Raises WorkerError, with a line for the hospital's own screen."""
@@ -148,19 +165,19 @@ class Worker:
 
     def _build(self, spec: JobSpec, dictionary: bytes) -> tuple[bytes, tuple[int, ...]]:
         """Return the graph of a job's own model, or nothing for a built-in one, and the shape of an example."""
-        shape = (len(dictionaries.from_bytes(dictionary).feature_names),)
+        shape = dictionaries.from_bytes(dictionary).input_shape
         if spec.model != reviewed.CUSTOM:
             return b"", shape
         try:
-            source = reviewed.source_of(self._hospital.models, spec.model_code)
+            code = reviewed.source_of(self._hospital.models, spec.model_code)
         except TrainingRefusedError as error:
             raise WorkerError("model", str(error)) from None
         limits = self._hospital.limits
-        return building.build(source, input_shape=shape, outputs=spec.outputs, limits=limits), shape
+        return building.build(code, input_shape=shape, outputs=spec.outputs, limits=limits), shape
 
     def _where(self) -> dict[str, Any]:
         return {
-            "file": str(self._hospital.data_file),
+            **self._hospital.place.to_json(),
             "secret": str(self._hospital.secret_file),
             "one_row_per_patient": self._hospital.dataset.one_row_per_patient,
         }
@@ -208,9 +225,7 @@ class Worker:
 
     def _rights(self) -> sandbox.WorkerRights:
         hospital, limits = self._hospital, self._hospital.limits
-        places = [hospital.data_file, hospital.secret_file]
-        if hospital.dataset.mapping:
-            places.append(hospital.folder / hospital.dataset.mapping)
+        places = [*source.needed(hospital.place), hospital.secret_file]
         return sandbox.WorkerRights(
             read=tuple(map(str, places)),
             network=hospital.dataset.kind == "sql",

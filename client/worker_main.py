@@ -47,15 +47,14 @@ from client.job_spec import JobSpec
 from client.private_file import read_private, write_private
 from client.reviewed import CUSTOM
 from client.sandbox import WorkerRights, confine_worker
+from client.source import Place
 from ledger import canonical
 from ledger.errors import MalformedError
 
 if TYPE_CHECKING:
     from client.trainer import Trainer
 
-SNAPSHOT = "snapshot"
-SALT = "salt"
-GRAPH = "graph"
+SNAPSHOT, SALT, GRAPH = "snapshot", "salt", "graph"
 MAX_GRAPH = 16 << 20  # bytes, as `client.model_graph`, which needs torch
 OUT_OF_MEMORY = 77  # exit status
 _PLAIN = WorkerRights(read=(), network=False, gpu=False, memory_mib=8192, threads=1)
@@ -72,7 +71,7 @@ class _CodeError(ClientError):
 class Rows:
     """Where the rows are, and how they are read. Never shown."""
 
-    file: Path
+    place: Place
     secret: bytes
     one_row_per_patient: bool
 
@@ -83,13 +82,19 @@ class Rows:
         if secret is None:
             raise _CodeError("secret")
         return cls(
-            file=Path(header["file"]), secret=secret, one_row_per_patient=bool(header["one_row_per_patient"])
+            place=Place.from_json(header),
+            secret=secret,
+            one_row_per_patient=bool(header["one_row_per_patient"]),
         )
 
     def snapshot(self, dictionary: Dictionary, salt: bytes) -> Snapshot:
-        """Read the file into a snapshot."""
+        """Read the dataset into a snapshot."""
         return snapshot(
-            self.file, dictionary, secret=self.secret, salt=salt, one_row_per_patient=self.one_row_per_patient
+            self.place,
+            dictionary,
+            secret=self.secret,
+            salt=salt,
+            one_row_per_patient=self.one_row_per_patient,
         )
 
 
@@ -110,10 +115,9 @@ class Worker:
             return {"code": "file", "line": str(error)}, b""
         except (DictionaryError, MalformedError):
             return {"code": "malformed"}, b""
-        except GraphError as error:  # about the job's code alone
-            return {"code": "model-graph", "line": str(error)}, b""
         except TrainingRefusedError as error:  # about the model and the plan, tried on random numbers
-            return {"code": "model", "line": str(error)}, b""
+            code = "model-graph" if isinstance(error, GraphError) else "model"
+            return {"code": code, "line": str(error)}, b""
         except LocalStateError:
             return {"code": "disk"}, b""
         except _CodeError as error:
@@ -130,7 +134,7 @@ class Worker:
         """Look at the file before anything else starts: may it be used, and is the size class right?"""
         dictionary, rows = dictionaries.from_bytes(body), Rows.of(header)
         report = check_file(
-            rows.file, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
+            rows.place, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
         )
         if report.refusals:
             return {"code": "rows"}, b""
@@ -286,10 +290,8 @@ def main() -> None:
         serve(folder, rights, 0, writing)
     except (BrokenPipeError, KeyboardInterrupt):
         return
-    except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # torch has no class of its own for it
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # torch says it so
             raise
         sys.exit(OUT_OF_MEMORY)
 

@@ -147,7 +147,9 @@ FORGERIES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a result of two rows": lambda g: node(g, "cat.default", [X, X]),
     "gigabytes": lambda g: node(g, "repeat.default", X, [1, 1 << 28]),
     "gigabytes by padding": lambda g: node(g, "constant_pad_nd.default", X, [0, 1 << 30], 0),
-    "too many nodes": lambda g: [node(g, "relu.default", X) for _ in range(model_graph.MAX_NODES)],
+    "too many nodes": lambda g: g["nodes"].extend(
+        [{"op": "relu.default", "args": [X]}] * model_graph.MAX_NODES
+    ),
     "too many parameters": lambda g: g["parameters"].append(["w", [1 << 13, 1 << 14]]),
     "a parameter of negative size": lambda g: g["parameters"].append(["w", [-1, 5]]),
     "two parameters of one name": lambda g: g["parameters"].append(g["parameters"][0]),
