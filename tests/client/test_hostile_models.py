@@ -19,6 +19,7 @@ import torch
 
 from client import graph_model, model_builder, noise, randomness, sandbox
 from client.agent import Agent
+from client.decisions import Decisions
 from client.errors import DeclinedError, GraphError
 from client.model_graph import parse
 from client.reviewed import CUSTOM
@@ -272,6 +273,8 @@ def test_a_hostile_job_is_refused_on_the_record_and_the_agent_trains_the_next_on
             code = hashlib.sha256(source.encode()).hexdigest()
             training = replace(training_of_the_test(), model=CUSTOM, model_code=code)
             jobs.append(coordinator.job_on_alpha_and_bravo(training=training))
+            follow(agent)
+            Decisions(hospital.folder).decide(jobs[-1], "approve", coordinator.folder.store.size)
             follow(agent)
         found = [coordinator.consortium.state.jobs[job] for job in jobs]
         refusals = [r for r in records_of(coordinator) if isinstance(r, Refusal)]
