@@ -41,6 +41,7 @@ class Agent:
 
     Attributes:
         handle: Answers one message: what the Flower node calls.
+        renewed: Whether `run` returned because keys were replaced: a new agent goes on with them.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Agent:
         self._work = threading.Event()
         self._hup = threading.Event()
         self._failure: Exception | None = None
+        self.renewed = False
         self._node: Any = None
         self._premises = premises.enter(hospital, clock=clock, consortium=consortium, worker=worker)
         self._follower = self._premises.follower
@@ -198,6 +200,11 @@ class Agent:
         while not self._stopping.is_set():
             self._work.clear()
             wait, stamp = RETRY_SECONDS, self._premises.decisions.stamp()
+            if self._premises.renewed():
+                self.renewed = True
+                self._tell({"event": "keys"})
+                self.stop()
+                return
             try:
                 if not self.enrol_once():
                     wait = IDLE_SECONDS

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config, decisions_cli, preflight_cli, run_cli, show_cli, unit_cli
+from client import config, decisions_cli, join_command, preflight_cli, run_cli, show_cli, unit_cli
 from client.budget import Account
 from client.charges import Statement
 from client.standing import Standing
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+app.command("join")(join_command.hospital)
 
 
 app.command()(run_cli.run)

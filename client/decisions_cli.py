@@ -17,7 +17,7 @@ import typer
 from client import approval, config, dataset_record, job_code, job_facts, show
 from client.budget import Account
 from client.config import Hospital
-from client.dataset_record import next_version
+from client.dataset_record import next_version, record_of
 from client.decisions import FOR_GOOD, Decisions, NewOffer
 from client.errors import DecisionError
 from client.job_facts import OVER
@@ -50,6 +50,7 @@ def approve(directory: Directory, job: JobName, wait: Wait = ACT_SECONDS) -> Non
     _refuse_if(
         found.status != "proposed", f"job {found.record.name} is {found.status}: it is too late to approve it"
     )
+    _require_offered(hospital, log)
     with closing(Account.open(hospital.account, read_only=True)) as account:
         cost = job_facts.cost_of(log, hospital, account, digest)  # or why the job cannot be approved
     if job_code.brings_code(found.record):
@@ -181,6 +182,18 @@ def _find(log: LocalLog, hospital: Hospital, job: str) -> tuple[str, JobState]:
 def _refuse_if(holds: bool, line: str) -> None:
     if holds:
         raise DecisionError(line)
+
+
+def _require_offered(hospital: Hospital, log: LocalLog) -> None:
+    """Refuse while settings and record differ: the agent approves nothing then."""
+    old = log.state.datasets[hospital.ref].record
+    new = record_of(
+        hospital, read_dictionary(hospital).digest, origin=old.origin, version=old.version, cohort=old.cohort
+    )
+    names = ", ".join(name for name, _, _ in dataset_record.changes(old, new))
+    _refuse_if(
+        bool(names), f"hospital.toml and the record differ ({names}): run `wardround hospital offer` first"
+    )
 
 
 def _is_withdrawing(hospital: Hospital, digest: str) -> bool:

@@ -71,7 +71,7 @@ class PostRefusedError(ClientError):
     """The coordinator refused a record or a cosignature.
 
     Attributes:
-        status: Its HTTP status: 400, 403 or 409.
+        status: Its HTTP status: 400, 403, 409 or 413.
         rule: The ledger rule that it names, or "".
     """
 
@@ -127,3 +127,47 @@ class DecisionError(ClientError):
 
 class LocalStateError(ClientError):
     """A file that the agent keeps cannot be read or written: see to the disk, then start the agent again."""
+
+
+class JobFileError(ClientError):
+    """A job folder cannot be used as it is: correct what is named, nothing was sent.
+
+    Attributes:
+        problems: One line for each thing that is wrong.
+    """
+
+    def __init__(self, *problems: str, where: str = "") -> None:
+        if len(problems) > 1:
+            text = f"{len(problems)} problems: {'; '.join(problems)}"
+        else:
+            text = "".join(problems)
+        super().__init__(f"{where}: {text}" if where else text)
+        self.problems = problems
+
+
+class JobStateError(ClientError):
+    """What is asked of a job does not fit its place in its life on the log: the message says what does."""
+
+
+class InterceptedError(ClientError):
+    """Who answers is not the coordinator that the invitation names: nothing was sent or written."""
+
+
+class JoiningError(ClientError):
+    """Joining cannot go on as it is: do what the message says, then give the same command again.
+
+    Attributes:
+        status: The coordinator's HTTP status, or 0 where it was not asked.
+    """
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ProposalError(ClientError):
+    """A proposal cannot be shown or signed as it is: nothing was signed; do what the message says."""
+
+
+class UnsoundLogError(ClientError):
+    """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""

@@ -87,6 +87,11 @@ def new_node_key() -> tuple[bytes, bytes]:
     return private, public_key_to_bytes(key.public_key())
 
 
+def public_half(private: bytes) -> bytes:
+    """Return the public key, PEM, of a node's private one. Raises NodeKeyError."""
+    return public_key_to_bytes(_load_key(private).public_key())
+
+
 class Connection:
     """One node's connection. `stop` and `wake` may be called from any thread or signal handler."""
 

@@ -41,7 +41,7 @@ class History:
                 self._note(record.job, record.hospital, "approval", "")
             elif isinstance(record, Refusal):
                 self._note(record.job, record.hospital, "refusal", record.code)
-            elif isinstance(record, Withdrawal):
+            elif isinstance(record, Withdrawal) and record.approval in self.approvals:
                 self._note(self.approvals[record.approval].job, record.hospital, "withdrawal", "")
             self.size += 1
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client import dictionary as dictionaries
+from client import rotation
 from client.budget import Account
 from client.config import Hospital
 from client.consortium import Consortium
@@ -35,6 +36,7 @@ class Premises:
 
     settings: LiveSettings
     identity: SigningKey = field(repr=False)
+    witness: SigningKey = field(repr=False)
     authority: bytes
     node_key: bytes = field(repr=False)
     consortium: Consortium
@@ -55,6 +57,22 @@ class Premises:
     def dictionary(self) -> Dictionary:
         """The data dictionary of now."""
         return self.settings.dictionary
+
+    def renewed(self) -> bool:
+        """Put in force what keys the log names by now; tell whether they are others than those held here.
+
+        Raises:
+            ClientError: a key's file cannot be read or written.
+        """
+        sight, hospital = self.follower.sight(), self.hospital
+        if sight is not None:
+            rotation.settle(hospital.folder, sight.state, hospital.name)
+        held = (self.identity, self.witness, self.node_key)
+        return held != (
+            hospital.read_identity_key(),
+            hospital.read_witness_key(),
+            hospital.read_node_key(),
+        )
 
     def close(self) -> None:
         """End the worker and close every file."""
@@ -78,7 +96,12 @@ def enter(
     settings = LiveSettings(hospital, read_dictionary)
     with ExitStack() as files:
         door = consortium or Consortium(
-            hospital.coordinator, authority, key=identity, proxy=hospital.proxy, clock=clock
+            hospital.coordinator,
+            authority,
+            key=identity,
+            proxy=hospital.proxy,
+            clock=clock,
+            spare=lambda: rotation.candidates(hospital.folder),
         )
         files.enter_context(closing(door))
         process = files.enter_context(closing(Worker(hospital, worker)))
@@ -92,6 +115,7 @@ def enter(
         return Premises(
             settings=settings,
             identity=identity,
+            witness=witness,
             authority=authority,
             node_key=node_key,
             consortium=door,

@@ -40,22 +40,29 @@ def run(
     journal = open_journal(hospital.folder, hospital.journal, as_json=as_json)
     with closing(journal) if journal else nullcontext():
         teller = _Teller(str(directory), journal, as_json=as_json)
-        with Agent(hospital, tell=teller.tell) as agent:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: agent.stop())
+        while _serve(hospital, teller):
+            hospital = config.load(directory)  # this member's keys were replaced: on with the new ones
 
-            def hang_up(*_: object) -> None:
-                teller.reopen()
-                agent.reload()
 
-            signal.signal(signal.SIGHUP, hang_up)
-            try:
-                agent.run()
-            except (ClientError, LedgerError) as error:
-                # What cannot be repaired by a restart is found again before the next start, and ends that with 1.
-                typer.echo(f"error: {error}", err=True)
-                teller.tell({"event": "ended", "reason": str(error)})
-                raise typer.Exit(TEMPORARY) from None
+def _serve(hospital: config.Hospital, teller: _Teller) -> bool:
+    """Run an agent until it stops; tell whether another one has to go on."""
+    with Agent(hospital, tell=teller.tell) as agent:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.stop())
+
+        def hang_up(*_: object) -> None:
+            teller.reopen()
+            agent.reload()
+
+        signal.signal(signal.SIGHUP, hang_up)
+        try:
+            agent.run()
+        except (ClientError, LedgerError) as error:
+            # What cannot be repaired by a restart is found again before the next start, and ends that with 1.
+            typer.echo(f"error: {error}", err=True)
+            teller.tell({"event": "ended", "reason": str(error)})
+            raise typer.Exit(TEMPORARY) from None
+    return agent.renewed
 
 
 class _Teller:

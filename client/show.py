@@ -57,7 +57,8 @@ def lines_of(shown: Shown, folder: str, width: int) -> Iterator[str]:
     yield f"job {job.name} ({shown.digest})"
     yield f"  proposed by     {job.researcher}"
     yield f"  purpose         {job.purpose}"
-    place = f", round {shown.next_round} of {job.last_exchange} is next" if shown.status == "running" else ""
+    number = min(shown.next_round, job.last_exchange)
+    place = f", round {number} of {job.last_exchange}" if shown.status == "running" else ""
     yield f"  status          {shown.status}{place}"
     yield f"  this hospital   {shown.own.word}: {shown.own.why}"
     yield f"  expires         {_until(job.expires_at, shown.now)}"
@@ -71,7 +72,7 @@ def lines_of(shown: Shown, folder: str, width: int) -> Iterator[str]:
     for answer in shown.answers:
         yield f"    {answer.hospital:<14}{_answered(answer)}"
     yield ""
-    yield from _data(shown)
+    yield from map(visible.shown, _data(shown))
     yield ""
     yield from _model(shown, width)
     yield ""
@@ -88,22 +89,23 @@ def _data(shown: Shown) -> Iterator[str]:
         yield f"data: the job names another data dictionary ({shown.job.dictionary[:16]}) than this dataset"
         return
     yield f"data: {len(dictionary.variables)} columns and the label, by the data dictionary {dictionary.name}"
-    for variable in dictionary.variables:
-        yield f"  {variable.name:<20} {_meaning(variable)}"
+    width = max(map(len, dictionary.columns))
     label = dictionary.label
     meaning = f", {label.meaning}" if label.meaning else ""
-    yield f"  {label.name:<20} the label to predict{meaning}"
+    for variable in dictionary.variables:
+        yield f"  {variable.name:<{width}}  {_meaning(variable)}"
+    yield f"  {label.name:<{width}}  the label to predict{meaning}"
     for name, use in (
         (dictionary.patient, "tells patients apart"),
         (dictionary.split, "the published split"),
     ):
         if name:
-            yield f"  {name:<20} {use}; never part of the model"
+            yield f"  {name:<{width}}  {use}; never part of the model"
 
 
 def _meaning(variable: Variable) -> str:
     if variable.kind == "numeric":
-        unit = f" {variable.unit}" if variable.unit else ""
+        unit = f" {variable.unit}" if variable.unit not in ("", "1") else ""  # UCUM: "1" is none
         text = f"numeric, {variable.lower} to {variable.upper}{unit}"
     else:
         text = f"{variable.kind}, {' / '.join(variable.levels)}"
@@ -166,8 +168,8 @@ def _cost(shown: Shown) -> Iterator[str]:
     yield f"  limit in the approval: epsilon {cost.limit}"
     yield f"  lifetime budget       epsilon {lifetime.epsilon:g} at delta {lifetime.delta:g}"
     yield f"  spent so far          epsilon {cost.spent} ({used:.1%} of the budget)"
-    yield f"  after this job        epsilon {cost.after} ({after:.1%}), other approved jobs run to their end included"
-    yield f"  left then             epsilon {cost.left} ({1 - after:.1%}); percentages add up, epsilons do not"
+    yield f"  after this job        at most epsilon {cost.after} ({after:.1%}), other approved jobs included"
+    yield f"  left then             at least epsilon {cost.left} ({1 - after:.1%}); percentages add up, not epsilons"
 
 
 def pause_in_words(until: int) -> str:

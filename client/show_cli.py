@@ -20,6 +20,7 @@ from client.job_facts import OVER, Own
 from client.local_log import LocalLog, concerns, read_log
 from client.premises import read_dictionary
 from client.show import Code, Shown
+from client.standing import Standing
 from ledger.state import JobState
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
@@ -46,6 +47,8 @@ def jobs(directory: Directory, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([_row_json(log, hospital, *row) for row in rows], indent=2))
         return
+    if reason := Standing(hospital.folder).person:
+        typer.echo(f"everything waits for a person ({reason}): `wardround hospital resume` lets it go on")
     if (until := decisions.paused_until) > time.time():
         typer.echo(f"training is paused {show.pause_in_words(until)}")
     if not hours.is_open(hospital.policy.hours, hours.local(time.time())):

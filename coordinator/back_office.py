@@ -83,6 +83,11 @@ class BackOffice:
         problems = dict(self._runner.problems) if self._runner is not None else {}
         return status.status(standing, measured, self._phases.seconds(), problems)
 
+    def scan_nodes(self) -> None:
+        """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
+        if self._nodes is not None:
+            self._nodes.scan()
+
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase."""
         return self._phases.seconds()

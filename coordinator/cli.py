@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, journal, service, status_page, unit_cli
+from coordinator import config, journal, members_cli, service, status_page, unit_cli
 from coordinator.errors import CoordinatorError
 from ledger.errors import LedgerError
 from ledger.unit import TEMPORARY, notify
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+for command in (members_cli.init, members_cli.invite, members_cli.members):
+    app.command()(command)
 
 
 @app.command()

@@ -7,13 +7,23 @@ memory and connections for nothing. Bodies are `coordinator.routing`'s.
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 2048  # a hospital holds about four
+MAX_FILES = 16_384
 MAX_HEAD = 32 << 10  # bytes of request line and headers
 HEAD_SECONDS = 20.0  # from the first byte, or the connection's start, to the end of the head
+
+
+def make_room() -> None:
+    """Let this process open as many files as its owner allows: strangers' connections must not starve the log's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Bounded(HttpToolsProtocol):

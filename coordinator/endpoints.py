@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coordinator.gateway import FORWARDED, PREFIX
+from ledger.joining import MAX_DEPOSIT
 from ledger.records import MAX_RECORD_SIZE
 from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
 
@@ -39,13 +40,17 @@ class Who:
 WHO = {  # kind -> what the page says of it
     "anybody": "anybody",
     "member": "present members, by a signed request (RFC 9421, Ed25519)",
+    "invitation": "holders of an invitation's one-time code",
     "record": "whoever signed what the body holds",
+    "invited": "holders of an invitation, by its code in the header wardround-invitation",
     "token": "holders of the token in keys/metrics.token",
     "node": "registered Flower nodes, by their own key: the SuperLink decides",
 }
 ANYBODY = Who(kind="anybody")
 MEMBER = Who(kind="member")
+INVITATION = Who(kind="invitation")  # its handler compares the code
 RECORD = Who(kind="record")
+INVITED = Who(kind="invited")
 TOKEN = Who(kind="token")
 NODE = Who(kind="node")
 
@@ -90,6 +95,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     errors: tuple[int, ...] = ()  # besides those that follow from the rest
+    frequent: bool = False  # a change that comes with every checkpoint: only its refusals are in the journal
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -97,6 +103,7 @@ class Endpoint:
         found = {*self.errors}
         found |= {401, 403, 429, 503} if self.who.kind == "member" else set()
         found |= {401} if self.who.kind == "token" else set()
+        found |= {403, 409, 429, 503} if self.who.kind == "invited" else set()
         found |= {408, 413} if self.body is not None else set()
         found |= {400} if self.body is not None or self.who.kind != "node" else set()
         found |= {404} if any(not p.query for p in self.parameters) else set()
@@ -141,7 +148,8 @@ POLL = (
         name="wait", pattern=_NUMBER, query=True, required=False, summary="seconds to wait, at most 30"
     ),
 )
-DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content")
+DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content, or of the record")
+JOB = Parameter(name="job", pattern=_DIGEST, summary="the job's digest")
 
 OPEN = (
     Endpoint(
@@ -154,7 +162,7 @@ OPEN = (
     ),
     Endpoint(
         name="health", method="GET", path="/health", who=ANYBODY, media_type=JSON,
-        schema=json_object(status={"enum": ["ok", "read-only", "starting"]}, reason=STRING),
+        schema=json_object(status={"enum": ["founding", "ok", "read-only", "starting"]}, reason=STRING),
         summary="Whether the service works; what is wrong is said without a word about members.",
     ),
     Endpoint(
@@ -201,6 +209,7 @@ API = (
         name="cosignatures", method="POST", path="/api/cosignatures", who=RECORD, media_type=JSON,
         body=Body(media_type=JSON, max_bytes=MAX_COSIGNATURE, schema=json_object(size=COUNT, line=STRING)),
         errors=(403, 409, 503), schema=json_object(final=TRUTH), summary="Hand over a cosignature of a checkpoint.",
+        frequent=True,
     ),
     Endpoint(
         name="reports", method="POST", path="/api/reports", who=RECORD, media_type=JSON,
@@ -221,6 +230,20 @@ API = (
         "updates and histograms, for auditors and the job's hospitals. These and released models go on the record.",
     ),
     Endpoint(
+        name="run", method="GET", path="/api/runs/{job}", who=MEMBER, media_type=JSON, parameters=(JOB,),
+        schema=json_object(files={
+            "type": "array", "items": json_object(digest=HEX, path=STRING, size=COUNT)
+        }),
+        summary="The files that a finished job left: released model, card and evidence.",
+    ),
+    Endpoint(
+        name="run-file", method="GET", path="/api/runs/{job}/{path}", who=MEMBER, media_type=BYTES, schema=RAW,
+        parameters=(JOB, Parameter(
+            name="path", pattern=r"[0-9A-Za-z._/-]{1,200}", slashes=True, summary="one of the listed files"
+        )),
+        summary="One file of a finished job. Whoever is handed its evidence goes on the record, once.",
+    ),
+    Endpoint(
         name="upload", method="PUT", path="/api/blobs/{digest}", who=Who(kind="member", roles=("researcher",)),
         media_type=JSON, schema=json_object(digest=HEX), errors=(409, 411),
         parameters=(DIGEST, Parameter(
@@ -228,6 +251,61 @@ API = (
         )),
         body=Body(media_type=BYTES, max_bytes=0, schema=RAW, streamed=True),
         summary="Deposit what a job will name: first parameters, dictionary or model.py; gone in a day without.",
+    ),
+)  # fmt: skip
+
+DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=json_object(
+    body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING
+))  # fmt: skip
+STANDING = {"type": "object", "required": ["name", "phase", "record", "role", "signed"]}
+PROPOSAL = {
+    "type": "object",
+    "required": ["declined", "digest", "ended", "needed", "record", "signed", "type"],
+}
+
+MEMBERS = (
+    Endpoint(
+        name="join", method="POST", path="/api/join", who=INVITED, media_type=JSON, schema=STANDING,
+        body=DEPOSITED,
+        summary="Deposit the public halves of one's keys, each of which has signed the deposit.",
+    ),
+    Endpoint(
+        name="joining", method="GET", path="/api/founding", who=INVITED, media_type=JSON, schema=STANDING,
+        summary="How far one's joining is, and the charter or the amendment that is to be signed.",
+    ),
+    Endpoint(
+        name="joining-signature", method="POST", path="/api/founding/signatures", who=INVITED, media_type=JSON,
+        schema=STANDING, body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Sign it.",
+    ),
+    Endpoint(
+        name="propose", method="POST", path="/api/proposals", who=RECORD, media_type=JSON, errors=(403, 409, 503),
+        schema=json_object(digest=HEX), body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Propose an amendment or an agreement that several must sign; a present member has signed it.",
+    ),
+    Endpoint(
+        name="proposals", method="GET", path="/api/proposals", who=MEMBER, media_type=JSON,
+        schema=json_object(proposals={"type": "array", "items": PROPOSAL}),
+        summary="What waits for signatures, and what was decided lately.",
+    ),
+    Endpoint(
+        name="proposal", method="GET", path="/api/proposals/{digest}", who=MEMBER, media_type=JSON, schema=PROPOSAL,
+        parameters=(DIGEST,), summary="One of them.",
+    ),
+    Endpoint(
+        name="proposal-signature", method="POST", path="/api/proposals/{digest}/signatures", who=RECORD,
+        media_type=JSON, schema=PROPOSAL, parameters=(DIGEST,), errors=(403, 409, 503),
+        body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY),
+        summary="Add a signature; with the last one that is needed the record goes on the log.",
+    ),
+    Endpoint(
+        name="decline", method="POST", path="/api/proposals/{digest}/declined", who=MEMBER, media_type=JSON,
+        schema=PROPOSAL, parameters=(DIGEST,), summary="Tell the others that one will not sign; it decides nothing.",
+    ),
+    Endpoint(
+        name="node", method="POST", path="/api/nodes", who=RECORD, media_type=JSON, schema=json_object(),
+        errors=(403, 409, 503), body=DEPOSITED,
+        summary="Replace the key of a hospital's Flower node, signed by the identity key and the new one.",
     ),
 )  # fmt: skip
 
@@ -240,4 +318,4 @@ FLEET = tuple(
     for name in FORWARDED
 )  # fmt: skip
 
-ENDPOINTS = (*OPEN, *LOG, *API, *FLEET)
+ENDPOINTS = (*OPEN, *LOG, *API, *MEMBERS, *FLEET)

@@ -23,6 +23,7 @@ _SCHEMES: Json = {
         "description": "RFC 9421 by the member's Ed25519 identity key, label and tag wardround, over @method, @path, "
         "@query and, where there is a body, content-digest; Signature-Input has created, nonce, keyid, alg, tag.",
     },
+    "invited": {"type": "apiKey", "in": "header", "name": "wardround-invitation"},
     "token": {"type": "http", "scheme": "bearer"},
     "node": {"type": "apiKey", "in": "header", "name": "flwr-signature"},
 }

@@ -53,11 +53,11 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Doorkeeper:
     """Lets those in whom the table names."""
 
-    def __init__(self, callers: Callers, token: bytes, count: Count) -> None:
+    def __init__(self, callers: Callers | None, token: bytes, count: Count) -> None:
         """Guard one port.
 
         Args:
-            callers: Tells who signed a request.
+            callers: Tells who signed a request; None before there are members, when nothing is theirs.
             token: That `who=TOKEN` asks for.
             count: Told of each answer: the endpoint's name and the status.
         """
@@ -87,7 +87,8 @@ class Doorkeeper:
             began = time.monotonic()
             answer, who = await self._answer(endpoint, handler, request)
             self._count(endpoint.name, answer.status_code)
-            if endpoint.method != "GET" and endpoint.who.kind != "node":
+            polls = endpoint.method == "GET" or endpoint.who.kind == "node"
+            if not polls and not (endpoint.frequent and answer.status_code == 200):
                 words = {"endpoint": endpoint.name, "status": answer.status_code, "member": who}
                 _log.info(
                     "change", extra={"fields": {**words, "seconds": round(time.monotonic() - began, 3)}}
@@ -124,6 +125,8 @@ class Doorkeeper:
 
     async def _admitted(self, endpoint: Endpoint, request: Request) -> Member | None:
         if endpoint.who.kind == "member":
+            if self._callers is None:
+                raise RefusedError(401, "the consortium is not founded: it has no members yet")
             return await self._callers.member(request, endpoint.who.roles)
         if endpoint.who.kind == "token":
             given = request.headers.get("authorization", "").encode("latin-1")

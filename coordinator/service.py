@@ -13,6 +13,7 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,27 +28,28 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
-from coordinator import openapi
+from coordinator import founding_service, openapi
 from coordinator.api import Api
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.connections import Bounded
+from coordinator.connections import Bounded, make_room
 from coordinator.endpoints import ENDPOINTS
 from coordinator.errors import CoordinatorError, ServiceError
 from coordinator.figures import TOKEN, Figures, read_token
 from coordinator.gateway import FORWARDED, Gateway
 from coordinator.handouts import Handouts
 from coordinator.log_files import LogFiles
+from coordinator.members_desk import MembersDesk
 from coordinator.reception import Reception
 from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
+from coordinator.run_files import RunFiles
 from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
 from coordinator.uploads import Uploads
 from ledger import envelope
-from ledger.log import Log
 from ledger.signature import SigningKey
 
 HOLD_SECONDS = 30.0  # how long a request for Flower waits until the SuperLink is ready
@@ -69,21 +71,29 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
     Raises:
         CoordinatorError, LedgerError: it cannot start, or cannot go on; one line says why.
     """
+    make_room()
     with ExitStack() as stack:
         listener = stack.enter_context(_bind(config))
         key, log_key = (
             read_key(config.directory / "keys" / f"{name}.key") for name in ("coordinator", "log")
         )
         tls = ensure_tls(config.directory / "tls", [config.public_name, config.host], datetime.now(UTC))
-        sequencer = stack.enter_context(Sequencer(Log.open(config.log, [log_key]), time.time))
+        if (found := founding_service.log_of(config, (key, log_key), tls, listener, announce)) is None:
+            announce({"event": "stopped"})
+            return
+        log, begun = found
+        sequencer = stack.enter_context(Sequencer(log, time.time, begun=begun))
         opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
         own = desks(office, config, key, tls, int(opened))
         server = _Server(tls, application(office, own), office)
+        own.members.upkeep.renews(server.context)
         office.start(on_end=server.leave)
+        stack.callback(own.members.upkeep.stop)
         stack.callback(office.stop)
+        own.members.upkeep.start()
         announce({"event": "serving", "url": config.url})
         server.run(sockets=[listener])
     announce({"event": "stopped"})
@@ -98,6 +108,7 @@ class Desks:
     handlers: Mapping[str, Handler]
     doorkeeper: Doorkeeper
     uploads: Uploads
+    members: MembersDesk
 
 
 def desks(
@@ -118,17 +129,26 @@ def desks(
     sequencer, blobs = office.sequencer, office.blobs
     figures = Figures(sequencer, config.directory, office.seconds, office.online)
     uploads = Uploads(config.uploads, sequencer, blobs, config.model_mib << 20)
+    handouts = Handouts(sequencer, key)
+    members = MembersDesk(config, sequencer, office.scan_nodes)
     answering = (
-        Api(sequencer, blobs, office.status, Handouts(sequencer, key)).handlers,
+        Api(sequencer, blobs, office.status, handouts).handlers,
+        RunFiles(config.runs, sequencer, handouts).handlers,
         LogFiles(sequencer).handlers,
         uploads.handlers,
         figures.handlers,
         Reception(sequencer, tls.authority, lambda: office.gateway is not None).handlers,
         openapi.handlers(),
+        members.handlers,
     )
     callers = Callers(sequencer, Seen(config.seen, opened), time.time)
     doorkeeper = Doorkeeper(callers, read_token(config.directory / "keys" / TOKEN), figures.count)
-    return Desks(handlers=dict(ChainMap(*map(dict, answering))), doorkeeper=doorkeeper, uploads=uploads)
+    return Desks(
+        handlers=dict(ChainMap(*map(dict, answering))),
+        doorkeeper=doorkeeper,
+        uploads=uploads,
+        members=members,
+    )
 
 
 def application(office: BackOffice, own: Desks) -> Starlette:
@@ -218,6 +238,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at a signal."""
         self.leave()
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return what new connections are served with, once there is one."""
+        return self.config.ssl if self.config.loaded else None
 
     def leave(self) -> None:
         """Stop serving; any thread may say so."""

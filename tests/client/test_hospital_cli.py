@@ -150,7 +150,8 @@ def test_resume(tmp_path: Path) -> None:
 
 
 def test_every_help_has_an_example() -> None:
-    for command in ("run", "check", "unit", "budget", "log", "resume"):
+    typed = "run check unit budget log resume jobs show approve refuse withdraw pause unpause offer"
+    for command in typed.split():
         assert f"Example: wardround hospital {command}" in output(command, "--help")
     assert "Example: wardround predict" in RUNNER.invoke(predict_cli.app, ["--help"]).output
 

@@ -84,7 +84,20 @@ EXPECTED = {
     "reports": Case("POST", "/api/reports", 200, EVERYBODY, body=b'{"entries":[],"nonce":"","note":""}'),
     "status": Case("GET", "/api/status", 200, MEMBERS),
     "blob": Case("GET", f"/api/blobs/{sha(DICTIONARY)}", 200, MEMBERS),
+    "run": Case("GET", f"/api/runs/{sha(CODE)}", 404, MEMBERS),
+    "run-file": Case("GET", f"/api/runs/{sha(CODE)}/card.md", 404, MEMBERS),
     "upload": Case("PUT", f"/api/blobs/{sha(CODE)}?kind=code", 200, ("researcher",), body=CODE),
+    "join": Case("POST", "/api/join", 403, EVERYBODY, body=b"{}"),  # nobody here has an invitation
+    "joining": Case("GET", "/api/founding", 403, EVERYBODY),
+    "joining-signature": Case("POST", "/api/founding/signatures", 403, EVERYBODY, body=b"RECORD"),
+    "propose": Case("POST", "/api/proposals", 409, EVERYBODY, body=b"RECORD"),  # an incident: not for several
+    "proposals": Case("GET", "/api/proposals", 200, MEMBERS),
+    "proposal": Case("GET", f"/api/proposals/{'0' * 64}", 404, MEMBERS),
+    "proposal-signature": Case(
+        "POST", f"/api/proposals/{'0' * 64}/signatures", 404, EVERYBODY, body=b"RECORD"
+    ),
+    "decline": Case("POST", f"/api/proposals/{'0' * 64}/declined", 404, MEMBERS),
+    "node": Case("POST", "/api/nodes", 400, EVERYBODY, body=b"{}"),
     **{f"fleet-{n}": Case("POST", f"/v1/fleet/{n}", 503, EVERYBODY, body=b"x") for n in FORWARDED},
 }
 
@@ -267,7 +280,7 @@ def test_document_and_page_show_the_whole_table(client: Client) -> None:
     assert set(operations) == {endpoint.name for endpoint in ENDPOINTS}
     for endpoint in ENDPOINTS:
         assert bool(operations[endpoint.name]["security"]) == (
-            endpoint.who.kind in ("member", "token", "node")
+            endpoint.who.kind in ("invited", "member", "token", "node")
         )
     page = client.ask("GET", "/")
     assert all(endpoint.path in page.text for endpoint in ENDPOINTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -154,6 +155,16 @@ def test_connections_are_counted(port: LivePort, monkeypatch: pytest.MonkeyPatch
         connection.close()
     while not works(port):
         assert time.monotonic() < deadline
+
+
+def test_the_service_takes_the_files_that_its_owner_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[0]), before[1]))
+        connections.make_room()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(connections.MAX_FILES, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(
