@@ -1,13 +1,15 @@
 """The coordinator's API: members' records, cosignatures, witnesses' reports, public blobs and the status.
 
-    POST /api/records       one signed entry                       -> {"index", "digest"}
+    POST /api/records       one signed entry                       -> {"index", "digest", "statement"}
     POST /api/cosignatures  {"size", "line"}                       -> {"final"}
     POST /api/reports       {"nonce", "note", "entries": [base64]} -> {"writable", "more"}
+    GET  /api/acknowledgements/RECEIPT?wait=SECONDS                -> {"statement"}, as soon as the reply is here
     GET  /api/blobs/DIGEST  data dictionaries, model code, released models and cards; nothing else of the store
     GET  /api/status        for displays
-A change is a signed record, so its signature is the authentication. Errors are {"error": one line}, and "rule" where
-a rule of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against a rule, 413 too large, 503 later.
-Everything that arrives is hostile until parsed.
+A change is a signed record, so its signature is the authentication: any member may hand in any member's. The
+statement is a promise, or with status 409 an objection, signed by the coordinator (`ledger.statements`). Errors are
+{"error": one line}, and "rule" where a rule of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against
+a rule, 413 too large, 503 later. Everything that arrives is hostile until parsed.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, ObjectedError
 from coordinator.histories import History
+from coordinator.log_files import LONGEST_WAIT, Changes
 from coordinator.sequencer import Sequencer
+from coordinator.voice import Voice
 from ledger.errors import LedgerError, MalformedError, ReadOnlyError, RuleError, StorageError
 from ledger.records import MAX_RECORD_SIZE
 from ledger.signature import Signature
@@ -34,6 +39,7 @@ from ledger.signature import Signature
 MAX_COSIGNATURE = 16 << 10  # bytes of a body; an ML-DSA-44 line has 3.3 KB
 MAX_REPORT = 16 << 20  # the tail that a log may have lost
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
 Status = Callable[[], Mapping[str, Any]]
 
 
@@ -44,29 +50,65 @@ class _TooLargeError(Exception):
 class Api:
     """Answers requests. Mount `routes` under `/api`."""
 
-    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status) -> None:
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        blobs: BlobStore,
+        status: Status,
+        voice: Voice,
+        acknowledgements: Acknowledgements,
+    ) -> None:
         """Answer for one log and one store.
 
         Args:
             sequencer: Owner of the log.
             blobs: The store.
             status: Returns what displays show; called in a thread.
+            voice: Signs promises and objections.
+            acknowledgements: What was acknowledged.
         """
         self._sequencer = sequencer
         self._blobs = blobs
         self._status = status
+        self._voice = voice
+        self._acknowledgements = acknowledgements
+        self._changes: Changes | None = None
         self.routes = (
             Route("/records", _guarded(self._records), methods=["POST"]),
             Route("/cosignatures", _guarded(self._cosignatures), methods=["POST"]),
             Route("/reports", _guarded(self._reports), methods=["POST"]),
+            Route("/acknowledgements/{digest}", _guarded(self._acknowledgement), methods=["GET"]),
             Route("/blobs/{digest}", _guarded(self._blob), methods=["GET"]),
             Route("/status", _guarded(self._show_status), methods=["GET"]),
         )
 
     async def _records(self, request: Request) -> Response:
         data = await _body(request, MAX_RECORD_SIZE)
-        submitted = await run_in_threadpool(self._sequencer.submit, data)
-        return JSONResponse({"index": submitted.index, "digest": submitted.digest})
+        origin = self._sequencer.standing.state.origin
+        try:
+            submitted = await run_in_threadpool(self._sequencer.submit, data)
+        except ObjectedError as error:
+            statement = self._voice.objection(origin, error).decode()
+            return _refused(409, error.reason, rule=error.rule, statement=statement)
+        statement = self._voice.promise(origin, submitted).decode()  # kept already: the record is on the disk
+        return JSONResponse({"index": submitted.index, "digest": submitted.digest, "statement": statement})
+
+    async def _acknowledgement(self, request: Request) -> Response:
+        digest, wait = request.path_params["digest"], request.query_params.get("wait", "0")
+        if not _DIGEST.fullmatch(digest) or not _SECONDS.fullmatch(wait):
+            return _refused(
+                400, "a receipt's digest has 64 hex digits, and wait is a whole number of seconds"
+            )
+        if self._changes is None:
+            self._changes = Changes(self._acknowledgements, self._sequencer)
+        await self._changes.wait_for(
+            lambda: self._sequencer.stopped or self._acknowledgements.find(digest) is not None,
+            min(float(wait), LONGEST_WAIT),
+        )
+        statement = self._acknowledgements.find(digest)
+        if statement is None:
+            return _refused(404, "no reply with this receipt has arrived")
+        return JSONResponse({"statement": statement.decode()})
 
     async def _cosignatures(self, request: Request) -> Response:
         found = _object(await _body(request, MAX_COSIGNATURE), {"size": int, "line": str})

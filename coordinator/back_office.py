@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator import remote_rounds, status
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError, StoppedError
@@ -27,6 +28,7 @@ from coordinator.runner import Runner
 from coordinator.sequencer import Sequencer
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles
+from coordinator.voice import Voice
 from ledger.errors import LedgerError
 from ledger.signature import SigningKey
 
@@ -46,6 +48,8 @@ class BackOffice:
         """Start nothing yet."""
         self.sequencer = sequencer
         self.blobs = blobs
+        self.voice = Voice(key, time.time)
+        self.acknowledgements = Acknowledgements(config.directory / "acknowledged", blobs, self.voice)
         self.failure = ""  # why it ended by itself
         self.gateway: GatewaySettings | None = None
         self._config = config
@@ -113,6 +117,7 @@ class BackOffice:
                     phases=self._phases,
                     round_seconds=config.round_seconds,
                     patience_seconds=config.patience_seconds,
+                    acknowledgements=self.acknowledgements,
                 )
                 self._runner = Runner(desk, superlink, nodes, config, self._announce)
                 self.gateway = GatewaySettings(address=superlink.address, authority=self._tls.authority)

@@ -110,7 +110,7 @@ def hear(view: View, job: str, participants: Iterable[str], answers: Mapping[str
     heard, absent = [], {}
     for hospital in sorted(participants):
         answer = answers.get(hospital, Answer(hospital=hospital, absent="late"))
-        after = _try(view, job, answer)
+        after = try_receipt(view, job, answer)
         if after is None:
             absent[hospital] = answer.absent or "receipt"
         else:
@@ -221,7 +221,8 @@ def _spooled(array: Packed | None, spool: Spool) -> Spooled | None:
     )
 
 
-def _try(view: View, job: str, answer: Answer) -> View | None:
+def try_receipt(view: View, job: str, answer: Answer) -> View | None:
+    """Return the view with an answer's receipt on it, or None: there is none, or it may not follow."""
     if answer.receipt is None:
         return None
     record = answer.receipt.record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ledger.errors import RuleError
+
 
 class CoordinatorError(Exception):
     """Base: catch this to handle any failure of the coordinator's own."""
@@ -65,3 +67,17 @@ class StoppedError(CoordinatorError):
 
 class EvidenceError(CoordinatorError):
     """An evidence bundle is incomplete, or what it shows is not what the log says: believe nothing of it."""
+
+
+class ObjectedError(RuleError):
+    """A member's record may not follow the log as it is: tell its author by which rule, and at which size.
+
+    Attributes:
+        record: The record's digest.
+        size: Entries that the log had when it was judged.
+    """
+
+    def __init__(self, error: RuleError, *, record: str, size: int) -> None:
+        super().__init__(error.rule, error.reason)
+        self.record = record
+        self.size = size

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,14 +30,22 @@ _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _FRESH = {"cache-control": "no-store"}
 
 
-class Changes:
-    """Lets coroutines wait for the log to change, without a thread each."""
+class Subject(Protocol):
+    """What changes, such as a `Sequencer`."""
 
-    def __init__(self, sequencer: Sequencer) -> None:
-        """Listen to a sequencer from within a running event loop."""
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after each change."""
+
+
+class Changes:
+    """Lets coroutines wait for the log, or something else, to change, without a thread each."""
+
+    def __init__(self, *subjects: Subject) -> None:
+        """Listen to what changes, from within a running event loop."""
         self._loop = asyncio.get_running_loop()
         self._event = asyncio.Event()
-        sequencer.subscribe(self._changed)
+        for subject in subjects:
+            subject.subscribe(self._changed)
 
     async def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
         """Return once the condition holds, or after `seconds`."""

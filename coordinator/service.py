@@ -76,9 +76,10 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
 def application(office: BackOffice) -> Starlette:
     """Return the app of the public port."""
     door = _Door(office)
+    api = Api(office.sequencer, office.blobs, office.status, office.voice, office.acknowledgements)
     routes: list[BaseRoute] = [
         Mount("/log", routes=list(LogFiles(office.sequencer).routes)),
-        Mount("/api", routes=list(Api(office.sequencer, office.blobs, office.status).routes)),
+        Mount("/api", routes=list(api.routes)),
         *door.routes,
     ]
 
