@@ -13,7 +13,7 @@ import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -37,8 +37,24 @@ class Pending:
     report: str  # nonce of the report that it asks for, or ""
 
 
+class Ear(Protocol):
+    """Who is told of records before they are handed in, and of what the coordinator signs about them."""
+
+    def handing_in(self, entry: bytes) -> None:
+        """Make a record durable that is about to be handed in."""
+
+    def heard(self, entry: bytes, statement: bytes) -> None:
+        """Take the coordinator's answer; empty where it signed nothing."""
+
+
 class Consortium:
-    """One coordinator's service; may be used from several threads."""
+    """One coordinator's service; may be used from several threads.
+
+    Attributes:
+        ear: Told of every record that is handed in, once somebody listens.
+    """
+
+    ear: Ear | None = None
 
     def __init__(self, address: str, authority: bytes, transport: httpx.BaseTransport | None = None) -> None:
         """Connect to nothing yet.
@@ -103,9 +119,40 @@ class Consortium:
         Raises:
             PostRefusedError: it may not follow, or its signature is wrong.
             UnreachableError: try again.
+            LocalStateError: it could not be kept, so it was not submitted.
         """
-        answer = _json(self._request("POST", "/api/records", content=entry))
+        if self.ear is not None:
+            self.ear.handing_in(entry)
+        try:
+            answer = _json(self._request("POST", "/api/records", content=entry))
+        except PostRefusedError as error:
+            if self.ear is not None:
+                self.ear.heard(entry, error.statement)
+            raise
+        if self.ear is not None:
+            self.ear.heard(entry, str(answer.get("statement", "")).encode())
         return str(answer.get("digest", ""))
+
+    def acknowledgement(self, receipt: str, seconds: float) -> bytes:
+        """Return what the coordinator signed about the reply with this receipt, as soon as it has arrived.
+
+        Args:
+            receipt: The receipt's digest.
+            seconds: How long to wait at most.
+
+        Raises:
+            FileNotFoundError: it has not arrived.
+            UnreachableError: try again.
+        """
+        answer = self._request(
+            "GET",
+            f"/api/acknowledgements/{receipt}",
+            params={"wait": f"{seconds:.0f}"},
+            timeout=httpx.Timeout(REQUEST_SECONDS + seconds, connect=CONNECT_SECONDS),
+        )
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise FileNotFoundError(receipt)
+        return str(_json(answer).get("statement", "")).encode()
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
         """Hand over a cosignature; return whether the checkpoint is final.
@@ -200,7 +247,8 @@ def _json(answer: httpx.Response) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
     if answer.status_code in _REFUSED:
         reason = str(fields.get("error", "no reason given"))[:300]
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason)
+        statement = str(fields.get("statement", "")).encode()
+        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason, statement)
     if not isinstance(value, dict):
         raise UnreachableError("the coordinator's answer is no JSON object")
     _expect(answer)

@@ -2,7 +2,7 @@
 
 Everything follows from the state of the log, so it may be done again after any crash. An approval is written to the
 hospital's disk before it is posted: the one snapshot that it commits to is taken once. Records that could not be
-posted are tried again, in order, until the coordinator takes or refuses them.
+posted are kept (`client.custody`) and handed in again until the coordinator takes or refuses them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Enrolment:
-    """One hospital's paperwork, done by one thread; `approval_of` and `post_later` may be called from any."""
+    """One hospital's paperwork, done by one thread; `approval_of` may be called from any."""
 
     def __init__(self, premises: Premises, tell: Callable[[dict[str, Any]], None]) -> None:
         self._hospital = premises.hospital
@@ -44,7 +44,6 @@ class Enrolment:
         self._standing = premises.standing
         self._tell = tell
         self._answered: set[str] = set()  # jobs declined, or approved and posted
-        self._outbox: list[Record] = []
         self._cleaned: set[str] = set()
         self._crashes = Counter[str]()  # of workers that prepared a job
         self._refused = False  # the dataset's record, by a rule: a person has to look
@@ -55,10 +54,6 @@ class Enrolment:
         data = self._kept(job)
         return envelope.parse_entry(data).digest if data else ""
 
-    def post_later(self, record: Record) -> None:
-        """Have a record posted at the next turn."""
-        self._outbox.append(record)
-
     def turn(self) -> bool:
         """Do all that can be done now; tell whether something is left that must be tried again soon.
 
@@ -66,14 +61,12 @@ class Enrolment:
             UnreachableError, WorkerError: the coordinator does not answer, or the worker died; call again.
             LedgerError, ClientError: the hospital's own disk, account or files fail.
         """
-        while self._outbox:
-            self._post(self._outbox[0])
-            del self._outbox[0]
         sight = self._follower.sight()
         if sight is None or sight.state.member(self._hospital.name) is None:
             return False
-        if self._standing.person:
+        if self._standing.restored:
             self._withdraw(sight)
+        if self._standing.person:
             return False
         if self._hospital.ref not in sight.state.datasets:
             return not self._refused and self._register(sight)

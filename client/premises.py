@@ -16,6 +16,7 @@ from client import dictionary as dictionaries
 from client.budget import Account
 from client.config import Hospital
 from client.consortium import Consortium
+from client.custody import Custody
 from client.dictionary import Dictionary
 from client.errors import ConfigError, DictionaryError, LocalStateError
 from client.follower import Follower
@@ -39,6 +40,7 @@ class Premises:
     consortium: Consortium
     worker: Worker
     standing: Standing
+    custody: Custody
     account: Account
     follower: Follower
     clock: Callable[[], float]  # Unix seconds
@@ -68,11 +70,11 @@ def enter(
         door = files.enter_context(closing(consortium or Consortium(hospital.coordinator, authority)))
         process = files.enter_context(closing(Worker(hospital, worker)))
         process.survey(dictionary.to_bytes())
-        standing = Standing(hospital.folder)
+        standing, custody = Standing(hospital.folder), Custody(hospital.folder)
         account = files.enter_context(closing(Account.open(hospital.account)))
         mirror = open_mirror(hospital.mirror, hospital.charter)
         follower = files.enter_context(
-            closing(Follower(mirror, door, witness, clock, may_cosign=lambda: not standing.person))
+            closing(Follower(mirror, door, witness, clock, may_cosign=lambda: not standing.restored))
         )
         return Premises(
             hospital=hospital,
@@ -83,6 +85,7 @@ def enter(
             consortium=door,
             worker=process,
             standing=standing,
+            custody=custody,
             account=account,
             follower=follower,
             clock=clock,

@@ -13,7 +13,7 @@ from types import TracebackType
 from ledger import audit, envelope, finality, witness
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.envelope import Entry
-from ledger.errors import InconsistentError, RuleError, StorageError, VerificationError
+from ledger.errors import InconsistentError, RuleError, StorageError, UpgradeError, VerificationError
 from ledger.log import SNAPSHOT_EVERY, restore_view
 from ledger.merkle import EMPTY_ROOT, leaf_hash
 from ledger.note import Note
@@ -21,6 +21,7 @@ from ledger.signature import Signature, SigningKey
 from ledger.source import Read
 from ledger.store import CHECKPOINT, PENDING, Store
 from ledger.tiles import TileNodes
+from ledger.view import NOTHING, View
 from ledger.witness import Accepted, CheckSignatures, ForkError
 
 _CONFLICT = "conflict"
@@ -101,6 +102,18 @@ class Mirror:
         """Return accepted entries; a coordinator that lost its tail fetches it here."""
         return self._store.entries(start, end)
 
+    def refused(self) -> list[tuple[bytes, list[bytes]]]:
+        """Return every signed checkpoint over entries that the rules forbid, with those entries."""
+        kept = self._store.facts(f"{_REFUSED}/")
+        notes = [name.removesuffix("/note") for name in kept if name.endswith("/note")]
+        return [(kept[f"{name}/note"], kept[f"{name}/entries"].split(b"\n")) for name in notes]
+
+    def view_at(self, size: int) -> View:
+        """Return the view of the log's first entries, by replaying them. Raises StorageError: there are fewer."""
+        if not 0 <= size <= self.size:
+            raise StorageError(f"the log has {self.size} entries here, not {size}")
+        return NOTHING.extend(envelope.parse_entry(data) for data in self.entries(0, size))
+
     def conflict(self) -> bytes | None:
         """Return the evidence that ended the cosigning, or None."""
         return self._store.fact(_CONFLICT)
@@ -172,6 +185,8 @@ class Mirror:
             )  # fmt: skip
         except ForkError as fork:
             raise self._keep(fork) from None
+        except UpgradeError:
+            raise  # nothing is wrong with the log
         except RuleError:
             self._store.put({f"{_REFUSED}/{size}/note": note, f"{_REFUSED}/{size}/entries": b"\n".join(new)})
             raise

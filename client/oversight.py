@@ -1,0 +1,150 @@
+"""Holds the coordinator to its word: listens to what it signs, examines it against the log, and stops what must stop.
+
+A word not kept (`client.owed`) stops all training until a person has looked; the agent goes on cosigning. A reply
+that was acknowledged and then left out, and a checkpoint that breaks the rules, stop the jobs concerned and are
+reported on the record, as soon as the log can take it. What stops is on the disk before what it was about is
+forgotten. PROTOCOL.md, "A coordinator that will not append, and a log that dies".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from client import receipts
+from client.custody import Finding
+from client.errors import PostRefusedError, UnreachableError
+from client.follower import Sight
+from client.owed import FINDINGS
+from client.premises import Premises
+from ledger import envelope
+
+POLL_SECONDS = 25.0
+RETRY_SECONDS = 0.5
+_log = logging.getLogger(__name__)
+
+
+class Oversight:
+    """One hospital's; may be used from several threads. An `Ear` of the consortium's door."""
+
+    def __init__(self, premises: Premises, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Listen from now on."""
+        self._parts = premises
+        self._tell = tell
+        self._acting = threading.Lock()
+        self._expected: SimpleQueue[tuple[bytes, int]] = SimpleQueue()
+        premises.consortium.ear = self
+
+    def handing_in(self, entry: bytes) -> None:
+        """Make a record durable that is about to be handed in. Raises LocalStateError."""
+        sight = self._parts.follower.sight()
+        self._parts.custody.handed_in(entry, sight.size if sight else 0)
+
+    def heard(self, entry: bytes, statement: bytes) -> None:
+        """Keep what the coordinator signed about a record. Raises LocalStateError."""
+        self._parts.custody.heard(entry, statement, self._key())
+
+    def report(self, origin: str, code: str, evidence: str) -> None:
+        """Owe the log an incident: it is handed in at the next turn, also after a crash."""
+        incident = receipts.incident(origin, self._parts.hospital.name, code, evidence)
+        self.handing_in(envelope.sign(incident, self._parts.identity))
+
+    def hand_in_again(self) -> None:
+        """Hand in what was never answered. Raises UnreachableError: try again."""
+        for entry in self._parts.custody.unanswered():
+            try:
+                self._parts.consortium.post_record(entry)
+            except PostRefusedError as error:
+                _log.warning("a %s record was not taken: %s", envelope.parse_entry(entry).record.TYPE, error)
+
+    def followed(self) -> None:
+        """The log was read just now: count the silence, and examine."""
+        sight = self._parts.follower.sight()
+        if sight is not None:
+            self._parts.custody.contact(sight.size, self._parts.clock())
+            self.examine()
+
+    def examine(self) -> None:
+        """Judge all that is owed, and act. Raises LocalStateError, StorageError: the disk fails."""
+        parts = self._parts
+        with self._acting:
+            sight = parts.follower.sight()
+            if sight is None:
+                return
+            for finding in parts.custody.examine(
+                sight.state, parts.follower.pending, parts.follower.state_at, parts.follower.entries_from
+            ):
+                self._act(sight, finding)
+                parts.custody.close(finding)
+            for note, entries in parts.follower.refused():
+                if not parts.custody.is_dealt_with(note):
+                    self._deal_with(sight, note, entries)
+
+    def expect(self, receipt: bytes, deadline: int) -> None:
+        """Ask for the acknowledgement of a receipt that is about to be sent, until its deadline."""
+        self._expected.put((receipt, deadline))
+
+    def fetch(self, stopping: threading.Event, seconds: float) -> bool:
+        """Get the acknowledgement of one receipt; False where none was expected within `seconds`."""
+        try:
+            receipt, deadline = self._expected.get(timeout=seconds)
+        except Empty:
+            return False
+        digest = envelope.parse_entry(receipt).digest
+        while not stopping.is_set():
+            left = deadline - self._parts.clock()
+            try:
+                statement = self._parts.consortium.acknowledgement(digest, min(max(left, 0.0), POLL_SECONDS))
+            except (UnreachableError, PostRefusedError):
+                stopping.wait(RETRY_SECONDS)
+            except FileNotFoundError:
+                pass
+            else:
+                if not self._parts.custody.acknowledged(receipt, statement, self._key()):
+                    _log.warning("what the coordinator sent is no acknowledgement of receipt %s", digest[:12])
+                return True
+            if left <= 0:
+                _log.info("no acknowledgement of receipt %s came: it may be called late", digest[:12])
+                return True
+        return True
+
+    def run(self, stopping: threading.Event) -> None:
+        """Fetch acknowledgements until `stopping`. Raises LocalStateError: the disk fails."""
+        while not stopping.is_set():
+            self.fetch(stopping, RETRY_SECONDS)
+
+    def _key(self) -> str:
+        """The coordinator's identity key as the log has it; none is known before the charter."""
+        sight = self._parts.follower.sight()
+        return sight.state.coordinator().key if sight else ""
+
+    def _act(self, sight: Sight, finding: Finding) -> None:
+        """Stop what must stop, durably."""
+        _log.error("%s: %s; the evidence is in owed/evidence", finding.code, FINDINGS[finding.code])
+        if finding.kind == "records":
+            self._parts.standing.ask_person(finding.code)
+            self._tell({"event": "person", "reason": finding.code})
+            return
+        assert finding.statement is not None
+        job = getattr(finding.entry.record, "job", "")
+        self._stop(job, finding.code)
+        self.report(sight.state.origin, finding.code, finding.statement.digest())
+
+    def _deal_with(self, sight: Sight, note: bytes, entries: list[bytes]) -> None:
+        """A checkpoint breaks the rules: the jobs that its entries are about get no more training here."""
+        name = self._parts.hospital.name
+        mine = {d for d, j in sight.state.jobs.items() if j.status == "running" and name in j.parties}
+        named = {getattr(envelope.parse_entry(data).record, "job", "") for data in entries if data}
+        _log.error("rule-broken: %s; the evidence is in owed/evidence", FINDINGS["rule-broken"])
+        for job in sorted(mine & named or mine):
+            self._stop(job, "rule-broken")
+        self.report(sight.state.origin, "rule-broken", hashlib.sha256(note).hexdigest())
+        self._parts.custody.keep_rule_breaking(note)  # the last step: a crash before it leads here again
+
+    def _stop(self, job: str, code: str) -> None:
+        self._parts.standing.stop(job, code)
+        self._tell({"event": "job-stopped", "job": job, "code": code})
