@@ -33,6 +33,10 @@ class TransportError(CoordinatorError):
     """Flower's SuperLink does not run, or refused a request: read its log, then start again."""
 
 
+class FlowerEndedError(TransportError):
+    """Flower's SuperLink ended, or its folder is gone: start it again; the log says where the jobs go on."""
+
+
 class ReplyError(CoordinatorError):
     """A hospital's reply is not laid out as the wire format says: leave it out of the round."""
 

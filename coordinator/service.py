@@ -96,13 +96,15 @@ class _Door:
 
     def __init__(self, office: BackOffice) -> None:
         self._office = office
-        self._gateway: Gateway | None = None
+        self._gateways: dict[
+            str, Gateway
+        ] = {}  # by address: a SuperLink that was started again has another port
         self.routes = tuple(Route(PREFIX + name, self._forward, methods=["POST"]) for name in FORWARDED)
 
     async def close(self) -> None:
         """Close the connections to the SuperLink."""
-        if self._gateway is not None:
-            await self._gateway.close()
+        for gateway in self._gateways.values():
+            await gateway.close()
 
     async def _forward(self, request: Request) -> Response:
         left = HOLD_SECONDS
@@ -111,9 +113,10 @@ class _Door:
             left -= HOLD_STEP
         if settings is None:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
-        if self._gateway is None:
-            self._gateway = Gateway(settings)
-        route = next(route for route in self._gateway.routes if route.path == request.url.path)
+        if settings.address not in self._gateways:
+            self._gateways[settings.address] = Gateway(settings)
+        gateway = self._gateways[settings.address]
+        route = next(route for route in gateway.routes if route.path == request.url.path)
         answer: Response = await route.endpoint(request)
         return answer
 
