@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, service, status_page
+from coordinator import backup_cli, config, service, status_page
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +55,10 @@ def status(
         return
     for line in status_page.lines(found):
         typer.echo(line)
+
+
+app.command()(backup_cli.backup)
+app.command()(backup_cli.restore)
 
 
 def _printer(as_json: bool) -> service.Announce:

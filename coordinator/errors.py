@@ -85,3 +85,7 @@ class ObjectedError(RuleError):
         super().__init__(error.rule, error.reason)
         self.record = record
         self.size = size
+
+
+class BackupError(CoordinatorError):
+    """A backup cannot be written or restored as asked: do what the line says, nothing half-made is left."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from coordinator import evaluations, evidence, layouts, release, terms
+from coordinator import evaluations, evidence, layouts, recovery, release, terms
 from coordinator.bundle import bundle
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError, FlowerEndedError, JobError, ServiceError, StoppedError
@@ -214,6 +214,7 @@ class Runner:
     def _run(self, history: History) -> bool:
         """Let a ServerApp make the exchanges; return when they are over, raise when its process died."""
         self._nodes.scan()
+        recovery.recover(self._desk.sequencer.standing, history.digest, self._desk.blobs)
         code = None
         if history.job.training.model == layouts.CUSTOM:
             code = self._desk.blobs.read(history.job.training.model_code)

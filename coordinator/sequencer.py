@@ -21,6 +21,7 @@ from coordinator.errors import ObjectedError, ServiceError, StoppedError
 from coordinator.histories import Histories
 from coordinator.standing import Standing, Submitted
 from ledger import envelope
+from ledger.checkpoint import Checkpoint
 from ledger.envelope import Entry
 from ledger.errors import MalformedError, ReadOnlyError, RuleError, StorageError, VerificationError
 from ledger.log import Log
@@ -231,6 +232,10 @@ class Sequencer:
             verdict = self._log.resume(self._reports.values())
         match verdict:
             case Writable():
+                for note in filter(None, (report.note for report in self._reports.values())):
+                    size = Checkpoint.from_text(note.text).size
+                    if self._log.store.signed(size) is not None:  # a backup may lack what made it final
+                        self._log.cosign(size, note.signatures)
                 self._refresh(writable=True)
                 return 0
             case Waiting():
