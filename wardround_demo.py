@@ -28,6 +28,7 @@ import wardround_display
 from client.demo_data import DEMOS
 from coordinator import evidence_check
 from coordinator.errors import CoordinatorError
+from coordinator.status_page import signing
 from ledger import audit, envelope
 from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError
@@ -132,7 +133,13 @@ def _run(
     with ExitStack() as stack:
         context = ssl.create_default_context(cafile=setup.coordinator / "tls" / "ca.pem")
         http = stack.enter_context(
-            httpx.Client(base_url=setup.url, verify=context, timeout=10, trust_env=False)
+            httpx.Client(
+                base_url=setup.url,
+                verify=context,
+                timeout=10,
+                trust_env=False,
+                auth=signing(setup.keys["researcher"]),
+            )
         )
         stack.enter_context(display)
         display.say("a coordinator and four hospitals start; each hospital offers its dataset")

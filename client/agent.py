@@ -113,6 +113,7 @@ class Agent:
             authority=self._premises.authority,
             private_key=self._premises.node_key,
             id_file=self._premises.hospital.folder / "node.id",
+            proxy=self._premises.hospital.proxy,
         )
         threads = [threading.Thread(target=self._guarded, args=(task,), name=name, daemon=True) for name, task in (
             ("follower", self._follow), ("acknowledgements", self._acknowledge), ("enrolment", self._enrol),

@@ -1,8 +1,9 @@
-"""The hospital's door to the coordinator: reads log files, asks for what is new, posts records and cosignatures.
+"""A member's door to the coordinator: reads log files, asks for what is new, posts records and cosignatures.
 
-Outbound HTTPS only, checked against the one certificate that came with the invitation. Nothing that comes back is
-believed here: log files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an
-`UnreachableError` to try again after, and never ends the agent.
+Outbound HTTPS only, through the proxy that a person named, checked against the one certificate that came with the
+invitation; every request is signed with the member's identity key. Nothing that comes back is believed here: log
+files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an `UnreachableError` to try
+again after, and never ends the agent.
 """
 
 from __future__ import annotations
@@ -10,15 +11,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import secrets
 import ssl
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
+from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
-from ledger.signature import Signature
+from ledger import signed_request
+from ledger.errors import MalformedError
+from ledger.signature import Signature, SigningKey
 from ledger.source import MAX_FILE_SIZE
 from ledger.store import PENDING
 
@@ -37,16 +43,6 @@ class Pending:
     report: str  # nonce of the report that it asks for, or ""
 
 
-class Ear(Protocol):
-    """Who is told of records before they are handed in, and of what the coordinator signs about them."""
-
-    def handing_in(self, entry: bytes) -> None:
-        """Make a record durable that is about to be handed in."""
-
-    def heard(self, entry: bytes, statement: bytes) -> None:
-        """Take the coordinator's answer; empty where it signed nothing."""
-
-
 class Consortium:
     """One coordinator's service; may be used from several threads.
 
@@ -56,13 +52,25 @@ class Consortium:
 
     ear: Ear | None = None
 
-    def __init__(self, address: str, authority: bytes, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        authority: bytes,
+        *,
+        key: SigningKey | None = None,
+        proxy: str = "",
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             address: host:port.
             authority: PEM certificate that the service's TLS is checked against.
+            key: Signs every request; without one only what is open to anybody answers.
+            proxy: "http://host:port" that every connection goes through, or "".
             transport: Replaces the network, for tests.
+            clock: Unix seconds, for the signatures.
 
         Raises:
             ConfigError: the certificate is none.
@@ -78,8 +86,11 @@ class Consortium:
             verify=context,
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
             transport=transport,
+            proxy=proxy or None,
             trust_env=False,  # a proxy must be chosen by a person, not found
         )
+        self._key = key
+        self._clock = clock
 
     def close(self) -> None:
         """Close every connection."""
@@ -207,6 +218,7 @@ class Consortium:
         request = self._client.build_request(
             method, path, params=params, content=content, timeout=timeout or self._client.timeout
         )
+        self._sign(request, content)
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -221,7 +233,27 @@ class Consortium:
             raise UnreachableError(
                 f"the coordinator cannot be reached: {error or type(error).__name__}"
             ) from None
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+        answer = httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
+        return answer
+
+    def _sign(self, request: httpx.Request, content: bytes | None) -> None:
+        if self._key is None:
+            return
+        target = request.url.raw_path.decode("ascii")
+        try:
+            headers = signed_request.sign(
+                self._key,
+                method=request.method,
+                target=target,
+                body=content,
+                created=int(self._clock()),
+                nonce=secrets.token_hex(16),
+            )
+        except MalformedError as error:
+            raise UnreachableError(f"{target[:80]} cannot be asked for: {error}") from None
+        request.headers.update(headers)
 
 
 def _plain(headers: httpx.Headers) -> dict[str, str]:
@@ -231,6 +263,16 @@ def _plain(headers: httpx.Headers) -> dict[str, str]:
         for k, v in headers.items()
         if k not in ("content-encoding", "content-length", "transfer-encoding")
     }
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the one line of a refusal; it comes from outside, and a person reads it on a terminal."""
+    try:
+        value = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        value = None
+    text = str(value.get("error", "")) if isinstance(value, dict) else ""
+    return "".join(c if c.isprintable() else "?" for c in text[:300]) or "no reason given"
 
 
 def _expect(answer: httpx.Response) -> httpx.Response:
@@ -246,9 +288,8 @@ def _json(answer: httpx.Response) -> Mapping[str, Any]:
         value = None
     fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
     if answer.status_code in _REFUSED:
-        reason = str(fields.get("error", "no reason given"))[:300]
         statement = str(fields.get("statement", "")).encode()
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason, statement)
+        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), _reason(answer), statement)
     if not isinstance(value, dict):
         raise UnreachableError("the coordinator's answer is no JSON object")
     _expect(answer)

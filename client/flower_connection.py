@@ -19,6 +19,7 @@ What has to be known about Flower 1.41 here:
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from client.errors import NodeKeyError
 
 HEARTBEAT_SECONDS = 10.0  # Flower's minimum; a node silent for twice as long counts as away
 HEARTBEAT_TICK = 0.5  # seconds between looks at the clock
+TIMEOUT = 30.0  # seconds of one request: flwr's own
 RETRY_WAIT = (0.2, 10.0)  # seconds, first and longest, after a failed request
 
 _Question = TypeVar("_Question")
@@ -55,6 +57,7 @@ class NodeSettings:
     authority: bytes  # PEM certificate that its TLS is checked against
     private_key: bytes  # PEM, of `new_node_key`
     id_file: Path  # remembers the node id, to take over from a crashed predecessor
+    proxy: str = ""  # "http://host:port" that every connection goes through
     busy_seconds: float = 0.05  # between requests while a message is expected
     idle_seconds: float = 1.0  # between requests when nothing happens
     max_message: int = 256 << 20  # bytes
@@ -92,12 +95,7 @@ class Connection:
         self._settings = settings
         self._wake = threading.Event()
         self._key = _load_key(settings.private_key)
-        self.client = FleetHttpClient.from_server_address(
-            settings.address,
-            insecure=False,
-            root_certificates=settings.authority,
-            interceptors=[NodeAuthHttpInterceptor(self._key, self._key.public_key())],
-        )
+        self.client: FleetHttpClient = _FleetClient(settings, self._key)
 
     @property
     def node(self) -> Node:
@@ -219,6 +217,23 @@ class Connection:
         elif self.trouble and not trouble:
             _log.info("connected to %s", self._settings.address)
         self.trouble = trouble
+
+
+class _FleetClient(FleetHttpClient):
+    """flwr's own client with our way to the network: the proxy that a person named and none that it finds."""
+
+    def __init__(self, settings: NodeSettings, key: ec.EllipticCurvePrivateKey) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=settings.authority.decode("ascii"))
+        super().__init__(
+            f"https://{settings.address}",
+            interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
+            verify=context,
+        )
+        self._client.close()
+        self._client = httpx.Client(  # flwr offers neither setting
+            verify=context, timeout=TIMEOUT, proxy=settings.proxy or None, trust_env=False
+        )
 
 
 def _load_key(private_key: bytes) -> ec.EllipticCurvePrivateKey:

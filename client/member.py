@@ -50,8 +50,13 @@ class Membership(Part):
         return read_key(self.folder / "keys" / "identity.key", KeyType.ED25519)
 
     def connect(self) -> Consortium:
-        """Return this member's door to the coordinator; close it. Raises ConfigError."""
-        return Consortium(self.coordinator, read_file(self.folder / self.authority))
+        """Return this member's door to the coordinator, every request signed; close it. Raises ConfigError."""
+        return Consortium(
+            self.coordinator,
+            read_file(self.folder / self.authority),
+            key=self.read_identity_key(),
+            proxy=self.proxy,
+        )
 
 
 def load(directory: Path) -> Membership:

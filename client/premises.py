@@ -67,7 +67,10 @@ def enter(
     authority, node_key = hospital.read_authority(), hospital.read_node_key()
     dictionary = read_dictionary(hospital)
     with ExitStack() as files:
-        door = files.enter_context(closing(consortium or Consortium(hospital.coordinator, authority)))
+        door = consortium or Consortium(
+            hospital.coordinator, authority, key=identity, proxy=hospital.proxy, clock=clock
+        )
+        files.enter_context(closing(door))
         process = files.enter_context(closing(Worker(hospital, worker)))
         process.survey(dictionary.to_bytes())
         standing, custody = Standing(hospital.folder), Custody(hospital.folder)

@@ -6,10 +6,11 @@
     GET  /api/acknowledgements/RECEIPT?wait=SECONDS                -> {"statement"}, as soon as the reply is here
     GET  /api/blobs/DIGEST  data dictionaries, model code, released models and cards; nothing else of the store
     GET  /api/status        for displays
-A change is a signed record, so its signature is the authentication: any member may hand in any member's. The
-statement is a promise, or with status 409 an objection, signed by the coordinator (`ledger.statements`). Errors are
-{"error": one line}, and "rule" where a rule of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against
-a rule, 413 too large, 503 later. Everything that arrives is hostile until parsed.
+A change is a signed record, so its signature is the authentication: any member may hand in any member's. Reading is
+for present members, whose requests are signed (`coordinator.callers`). The statement is a promise, or with status 409
+an objection, signed by the coordinator (`ledger.statements`). Errors are {"error": one line}, and "rule" where a rule
+of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against a rule, 413 too large, 503 later. Everything
+that arrives is hostile until parsed.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from starlette.routing import Route
 
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
+from coordinator.callers import Callers, RefusedError
+from coordinator.changes import LONGEST_WAIT, Changes
 from coordinator.errors import CoordinatorError, ObjectedError
 from coordinator.histories import History
-from coordinator.log_files import LONGEST_WAIT, Changes
 from coordinator.sequencer import Sequencer
 from coordinator.voice import Voice
 from ledger.errors import LedgerError, MalformedError, ReadOnlyError, RuleError, StorageError
@@ -55,6 +57,7 @@ class Api:
         sequencer: Sequencer,
         blobs: BlobStore,
         status: Status,
+        callers: Callers,
         voice: Voice,
         acknowledgements: Acknowledgements,
     ) -> None:
@@ -64,22 +67,24 @@ class Api:
             sequencer: Owner of the log.
             blobs: The store.
             status: Returns what displays show; called in a thread.
+            callers: Tells who reads.
             voice: Signs promises and objections.
             acknowledgements: What was acknowledged.
         """
         self._sequencer = sequencer
         self._blobs = blobs
         self._status = status
+        self._callers = callers
         self._voice = voice
         self._acknowledgements = acknowledgements
         self._changes: Changes | None = None
         self.routes = (
-            Route("/records", _guarded(self._records), methods=["POST"]),
-            Route("/cosignatures", _guarded(self._cosignatures), methods=["POST"]),
-            Route("/reports", _guarded(self._reports), methods=["POST"]),
-            Route("/acknowledgements/{digest}", _guarded(self._acknowledgement), methods=["GET"]),
-            Route("/blobs/{digest}", _guarded(self._blob), methods=["GET"]),
-            Route("/status", _guarded(self._show_status), methods=["GET"]),
+            Route("/records", guarded(self._records), methods=["POST"]),
+            Route("/cosignatures", guarded(self._cosignatures), methods=["POST"]),
+            Route("/reports", guarded(self._reports), methods=["POST"]),
+            Route("/acknowledgements/{digest}", guarded(self._acknowledgement), methods=["GET"]),
+            Route("/blobs/{digest}", guarded(self._blob), methods=["GET"]),
+            Route("/status", guarded(self._show_status), methods=["GET"]),
         )
 
     async def _records(self, request: Request) -> Response:
@@ -94,6 +99,7 @@ class Api:
         return JSONResponse({"index": submitted.index, "digest": submitted.digest, "statement": statement})
 
     async def _acknowledgement(self, request: Request) -> Response:
+        await self._callers.member(request)
         digest, wait = request.path_params["digest"], request.query_params.get("wait", "0")
         if not _DIGEST.fullmatch(digest) or not _SECONDS.fullmatch(wait):
             return _refused(
@@ -131,6 +137,7 @@ class Api:
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
     async def _blob(self, request: Request) -> Response:
+        await self._callers.member(request)
         digest = request.path_params["digest"]
         if not _DIGEST.fullmatch(digest) or not any(
             digest in public(history) for history in self._sequencer.standing.jobs.values()
@@ -142,6 +149,7 @@ class Api:
         return Response(data, media_type="application/octet-stream")
 
     async def _show_status(self, request: Request) -> Response:
+        await self._callers.member(request)
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})
 
 
@@ -156,12 +164,14 @@ def public(history: History) -> frozenset[str]:
     return frozenset(digests)
 
 
-def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Turn our own errors into answers; any other one is a fault of ours and becomes a 500 elsewhere."""
 
-    async def guarded(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         try:
             return await handle(request)
+        except RefusedError as error:
+            return _refused(error.status, str(error))
         except _TooLargeError as error:
             return _refused(413, str(error))
         except RuleError as error:
@@ -177,7 +187,7 @@ def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
 
-    return guarded
+    return answer
 
 
 def _refused(status: int, reason: str, **more: str) -> Response:

@@ -43,13 +43,14 @@ def status(
     authority: Annotated[
         Path | None, typer.Option(help="Certificate of the authority that the address is checked against.")
     ] = None,
+    key: Annotated[Path | None, typer.Option(help="Any member's key, which signs the request.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the jobs, who takes part, what was spent and measured, and the log.
 
-    Example: wardround coordinator status https://wardround.example.org:8443 --authority ca.pem
+    Example: wardround coordinator status https://w.example.org:8443 --authority ca.pem --key keys/identity.key
     """
-    found = status_page.fetch(where, authority)
+    found = status_page.fetch(where, authority, key)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return

@@ -7,6 +7,7 @@
     blobs/                parameters, updates, histograms, server states, dictionaries (`coordinator.blobs`)
     nodes/<hospital>.pub  public key of each hospital's Flower node, PEM
     flower/               the SuperLink's own files
+    requests.seen         what a restart must remember of members' signed requests (`coordinator.seen`)
     runs/<job digest>/    what a finished job leaves: model, card, evidence
 
 Only `port` has to be stated. Who belongs to the consortium is on the log, never here.
@@ -77,6 +78,11 @@ class CoordinatorConfig:
     def nodes(self) -> Path:
         """Public keys of the hospitals' nodes."""
         return self.directory / "nodes"
+
+    @property
+    def seen(self) -> Path:
+        """Signed requests that a restart must remember (`coordinator.seen`)."""
+        return self.directory / "requests.seen"
 
     @property
     def runs(self) -> Path:

@@ -3,83 +3,51 @@
 `GET /log/checkpoint.pending?above=SIZE&wait=SECONDS` answers as soon as the pending checkpoint covers more than SIZE
 entries, or after `wait` (at most 30 s) with what there is; the same for `/log/checkpoint`, the final one. While the
 log waits for its witnesses' reports, the pending checkpoint is given at once, with the question that a report must
-repeat in the header `wardround-report`. Nothing but checkpoints and tiles is ever read from the directory.
+repeat in the header `wardround-report`. Only present members read. Nothing but checkpoints and tiles is ever read
+from the directory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from coordinator.api import guarded
+from coordinator.callers import Callers
+from coordinator.changes import LONGEST_WAIT, Changes
 from coordinator.sequencer import Sequencer
 from ledger.errors import MalformedError
 from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
 from ledger.tiles import Tile
 
 REPORT = "wardround-report"  # header with the question of this opening
-LONGEST_WAIT = 30.0  # seconds
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _FRESH = {"cache-control": "no-store"}
 
 
-class Subject(Protocol):
-    """What changes, such as a `Sequencer`."""
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each change."""
-
-
-class Changes:
-    """Lets coroutines wait for the log, or something else, to change, without a thread each."""
-
-    def __init__(self, *subjects: Subject) -> None:
-        """Listen to what changes, from within a running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        for subject in subjects:
-            subject.subscribe(self._changed)
-
-    async def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Return once the condition holds, or after `seconds`."""
-        deadline = self._loop.time() + seconds
-        while not condition() and (left := deadline - self._loop.time()) > 0:
-            try:
-                await asyncio.wait_for(self._event.wait(), left)
-            except TimeoutError:
-                return
-
-    def _changed(self) -> None:
-        """Called in whatever thread changed the log."""
-        self._loop.call_soon_threadsafe(self._turn)
-
-    def _turn(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-
 class LogFiles:
     """Serves one log's directory. Mount `routes` under `/log`."""
 
-    def __init__(self, sequencer: Sequencer) -> None:
-        """Serve the directory of a sequencer's log."""
+    def __init__(self, sequencer: Sequencer, callers: Callers) -> None:
+        """Serve the directory of a sequencer's log to those whom `callers` knows."""
         self._sequencer = sequencer
+        self._callers = callers
         self._changes: Changes | None = None
         self.routes = (
-            Route(f"/{PENDING}", self._pending, methods=["GET"]),
-            Route(f"/{CHECKPOINT}", self._final, methods=["GET"]),
-            Route(f"/{CHECKPOINTS}/{{size}}", self._kept, methods=["GET"]),
-            Route("/{path:path}", self._tile, methods=["GET"]),
+            Route(f"/{PENDING}", guarded(self._pending), methods=["GET"]),
+            Route(f"/{CHECKPOINT}", guarded(self._final), methods=["GET"]),
+            Route(f"/{CHECKPOINTS}/{{size}}", guarded(self._kept), methods=["GET"]),
+            Route("/{path:path}", guarded(self._tile), methods=["GET"]),
         )
 
     async def _pending(self, request: Request) -> Response:
+        await self._callers.member(request)
         sequencer = self._sequencer
         answer = await self._poll(
             request,
@@ -91,6 +59,7 @@ class LogFiles:
         return answer
 
     async def _final(self, request: Request) -> Response:
+        await self._callers.member(request)
         return await self._poll(
             request, CHECKPOINT, lambda above: self._sequencer.standing.final_size > above
         )
@@ -109,12 +78,14 @@ class LogFiles:
         return await self._file(name, _FRESH)
 
     async def _kept(self, request: Request) -> Response:
+        await self._callers.member(request)
         size = request.path_params["size"]
         if not _NUMBER.fullmatch(size):
             return _not_there()
         return await self._file(f"{CHECKPOINTS}/{size}", _FRESH)
 
     async def _tile(self, request: Request) -> Response:
+        await self._callers.member(request)
         try:
             tile = Tile.from_path(request.path_params["path"])
         except MalformedError:

@@ -27,10 +27,12 @@ from starlette.routing import BaseRoute, Mount, Route
 from coordinator.api import Api
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
+from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
 from coordinator.errors import ServiceError
 from coordinator.gateway import FORWARDED, PREFIX, Gateway
 from coordinator.log_files import LogFiles
+from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
 from ledger import envelope
@@ -60,10 +62,12 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         )
         tls = ensure_tls(config.directory / "tls", [config.public_name, config.host], datetime.now(UTC))
         sequencer = stack.enter_context(Sequencer(Log.open(config.log, [log_key]), time.time))
+        opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
+        callers = Callers(sequencer, Seen(config.seen, int(opened)), time.time)
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
-        server = _Server(config, tls, application(office), office)
+        server = _Server(config, tls, application(office, callers), office)
         office.start(on_end=server.leave)
         stack.callback(office.stop)
         announce({"event": "serving", "url": config.url})
@@ -73,12 +77,12 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         raise ServiceError(office.failure)
 
 
-def application(office: BackOffice) -> Starlette:
+def application(office: BackOffice, callers: Callers) -> Starlette:
     """Return the app of the public port."""
     door = _Door(office)
-    api = Api(office.sequencer, office.blobs, office.status, office.voice, office.acknowledgements)
+    api = Api(office.sequencer, office.blobs, office.status, callers, office.voice, office.acknowledgements)
     routes: list[BaseRoute] = [
-        Mount("/log", routes=list(LogFiles(office.sequencer).routes)),
+        Mount("/log", routes=list(LogFiles(office.sequencer, callers).routes)),
         Mount("/api", routes=list(api.routes)),
         *door.routes,
     ]

@@ -1,42 +1,78 @@
-"""A coordinator's status fetched over its public port, and in plain words."""
+"""A coordinator's status fetched over its public port with a member's key, and in plain words."""
 
 from __future__ import annotations
 
+import secrets
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from coordinator import config
-from coordinator.errors import ServiceError
+from coordinator.errors import ConfigError, ServiceError
+from ledger import signed_request
+from ledger.signature import SigningKey
 
 TIMEOUT = 10.0  # seconds
 MAX_SIZE = 16 << 20  # bytes
 _SHORT = 12  # hex digits of a digest
 
 
-def fetch(where: str, authority: Path | None) -> dict[str, Any]:
+def fetch(where: str, authority: Path | None, key: Path | None = None) -> dict[str, Any]:
     """Return the status of the coordinator at a folder or an address.
 
+    Args:
+        where: A coordinator's folder, which has all that is needed, or its https address.
+        authority: Certificate that the address is checked against.
+        key: File of the identity key of any member.
+
     Raises:
-        ConfigError: the folder is none of a coordinator.
-        ServiceError: it does not answer, or its certificate is not the authority's.
+        ConfigError: the folder is none of a coordinator, or the key cannot be used.
+        ServiceError: it does not answer, its certificate is not the authority's, or it refuses the key.
     """
     if not where.startswith("https://"):
         settings = config.load(Path(where))
         where, authority = settings.url, authority or settings.directory / "tls" / "ca.pem"
+        key = key or settings.directory / "keys" / "coordinator.key"
+    if key is None:
+        raise ConfigError("only members may read the status: name your key with --key")
+    signer = config.read_key(key)
     try:
         context = ssl.create_default_context(cafile=authority)
         with httpx.Client(verify=context, timeout=TIMEOUT, trust_env=False) as client:
-            answer = client.get(f"{where.rstrip('/')}/api/status")
-        found = answer.json() if answer.is_success else None
+            answer = client.get(f"{where.rstrip('/')}/api/status", auth=signing(signer))
+        found = answer.json()
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise ServiceError(f"no coordinator answers at {where} ({error}): is it running?") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not (answer.is_success or isinstance(found.get("error"), str)):
         raise ServiceError(f"what answers at {where} is no coordinator")
+    if not answer.is_success:
+        raise ServiceError(
+            f"the coordinator at {where} refuses ({answer.status_code}): {found['error'][:300]!r}"
+        )
     return found
+
+
+def signing(key: SigningKey) -> Callable[[httpx.Request], httpx.Request]:
+    """Return what signs each request of an httpx client with a member's key: its `auth`."""
+
+    def sign(request: httpx.Request) -> httpx.Request:
+        target = request.url.raw_path.decode("ascii")
+        headers = signed_request.sign(
+            key,
+            method=request.method,
+            target=target,
+            body=request.read(),
+            created=int(time.time()),
+            nonce=secrets.token_hex(16),
+        )
+        request.headers.update(headers)
+        return request
+
+    return sign
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -6,14 +6,14 @@ policy file made from the newest of them is what an outsider's tools use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from ledger.checkpoint import Checkpoint
 from ledger.errors import VerificationError
 from ledger.note import Note, open_note
 from ledger.policy import Group, Log, Policy, Witness, verify_checkpoint
-from ledger.signature import VerifierKey
+from ledger.signature import Signature, VerifierKey
 from ledger.state import WitnessSet
 
 QUORUM = "witness-quorum"  # the group's name in the policy file
@@ -36,6 +36,24 @@ def trust_policy(witnesses: WitnessSet, url: str = "") -> Policy:
         groups=(Group(name=QUORUM, threshold=witnesses.quorum, members=names),),
         quorum=QUORUM,
     )
+
+
+def lasting(
+    sets: Iterable[WitnessSet], stored: Mapping[tuple[str, bytes], Signature], room: int
+) -> list[Signature]:
+    """Return the cosignatures that a final checkpoint keeps, sorted: all, or as many as a note may carry.
+
+    Args:
+        sets: The witness sets that must agree, each with its quorum among `stored`.
+        stored: Verified cosignatures by (name, key id).
+        room: How many a note has room for; the quorums come first.
+    """
+    first: dict[tuple[str, bytes], None] = {}
+    for witnesses in sets:
+        own = sorted((key.name, key.key_id) for key in keys_of(witnesses)[1:])
+        first.update(dict.fromkeys([name for name in own if name in stored][: witnesses.quorum]))
+    kept = [*first, *(name for name in sorted(stored) if name not in first)][:room]
+    return [stored[name] for name in sorted(kept)]
 
 
 def verify_signed(note: Note | bytes, sets: Iterable[WitnessSet]) -> Checkpoint:

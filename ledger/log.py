@@ -17,7 +17,7 @@ from ledger.checkpoint import Checkpoint
 from ledger.envelope import Entry
 from ledger.errors import MalformedError, ReadOnlyError, StorageError, VerificationError
 from ledger.merkle import inclusion_proof, leaf_hash, verify_inclusion
-from ledger.note import Note, open_note, sign_note
+from ledger.note import MAX_SIGNATURES, Note, open_note, sign_note
 from ledger.proof import TlogProof
 from ledger.restart import Report, Succession, Verdict, Writable
 from ledger.signature import Signature, SigningKey, VerifierKey
@@ -171,7 +171,7 @@ class Log:
             self.store.add_cosignatures(size, new)
         final = all(_has_quorum(s, stored) for s in sets)
         if final and (new or size > self.store.final_size()):
-            lasting = [stored[name] for name in sorted(stored)]
+            lasting = finality.lasting(sets, stored, MAX_SIGNATURES - len(note.signatures))
             self.store.finalise(size, note.with_signatures(*lasting).to_bytes())
         return final
 

@@ -208,6 +208,7 @@ class _Door(Door):
     """The real client over the mock transport."""
 
     def __init__(self, coordinator: FakeCoordinator) -> None:
+        self._key = None
         self._client = httpx.Client(
             base_url="https://coordinator.test", transport=httpx.MockTransport(coordinator.answer)
         )

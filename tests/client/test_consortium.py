@@ -16,8 +16,9 @@ import pytest
 from client.consortium import Consortium
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from coordinator.tls import ensure_tls
-from ledger import example
+from ledger import example, signed_request
 from ledger.checkpoint import Checkpoint, cosign
+from ledger.signed_request import Target
 from ledger.source import MAX_FILE_SIZE
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -30,7 +31,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def door(authority: bytes, answer: Answer) -> Consortium:
-    return Consortium("coordinator.test:1", authority, httpx.MockTransport(answer))
+    return Consortium("coordinator.test:1", authority, transport=httpx.MockTransport(answer))
 
 
 def always(*args: object, **named: object) -> Answer:
@@ -144,3 +145,49 @@ def test_only_the_pinned_authority_is_trusted(authority: bytes, tmp_path: Path) 
     assert context.check_hostname
     assert len(context.get_ca_certs()) == 1
     made.close()
+
+
+def test_every_request_is_signed_afresh_over_what_was_sent(authority: bytes) -> None:
+    seen: list[signed_request.Signed] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path, _, query = request.url.raw_path.decode().partition("?")
+        target = Target(
+            method=request.method,
+            path=path,
+            query=query,
+            content_digest=request.headers.get("content-digest", ""),
+        )
+        seen.append(
+            signed_request.verify(target, request.headers["signature-input"], request.headers["signature"])
+        )
+        if request.content:
+            header = signed_request.content_digest(hashlib.sha256(request.content).digest())
+            assert request.headers["content-digest"] == header
+        return httpx.Response(200, json={"digest": "d"})
+
+    key = example.KEYS["alpha"]
+    made = Consortium(
+        "c.test:1", authority, key=key, transport=httpx.MockTransport(answer), clock=lambda: 1e9 + 0.7
+    )
+    made.wait_for_pending(17, 2.5)
+    made.post_record(b"entry")
+    made.read("tile/0/x001/234.p/7")
+    assert {(s.key, s.created) for s in seen} == {(key.verifier.public.hex(), 10**9)}
+    assert len({s.nonce for s in seen}) == 3
+
+
+def test_nothing_is_signed_without_a_key(authority: bytes) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert not {"signature", "signature-input"} & set(request.headers)
+        return httpx.Response(200)
+
+    door(authority, answer).read("checkpoint")
+
+
+@pytest.mark.parametrize("method", ["read", "status", "post_record"])
+def test_a_refused_signature_is_said_in_one_line_and_tried_again(authority: bytes, method: str) -> None:
+    made = door(authority, always(401, json={"error": "the request's time is 75 s behind\n\x1b[2J"}))
+    with pytest.raises(UnreachableError, match=r"75 s behind\?\?\[2J") as caught:
+        getattr(made, method)(*([] if method == "status" else [b"x"] if method == "post_record" else ["x"]))
+    assert "\n" not in str(caught.value)

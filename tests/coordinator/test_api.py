@@ -17,7 +17,10 @@ from starlette.routing import Mount
 
 from coordinator import status
 from coordinator.api import MAX_COSIGNATURE, Api
+from coordinator.callers import Callers
 from coordinator.log_files import REPORT, LogFiles
+from coordinator.seen import Seen
+from coordinator.status_page import signing
 from ledger import envelope, example, records, statements
 from ledger.audit import audit
 from ledger.checkpoint import Checkpoint, cosign
@@ -43,7 +46,8 @@ class Client:
         self._runner.close()
 
     def get(self, path: str) -> httpx.Response:
-        return self._runner.run(self._client.get(path))
+        """Read as a member does."""
+        return self._runner.run(self._client.get(path, auth=signing(example.KEYS["alpha"])))
 
     def post(self, path: str, **body: Any) -> httpx.Response:
         return self._runner.run(self._client.post(path, **body))
@@ -53,10 +57,9 @@ def client_of(ward: Ward) -> Client:
     def shown() -> dict[str, Any]:
         return status.status(ward.sequencer.standing, {}, {"rounds": 1.5}, {})
 
-    api, files = (
-        Api(ward.sequencer, ward.blobs, shown, ward.voice, ward.acknowledgements),
-        LogFiles(ward.sequencer),
-    )
+    callers = Callers(ward.sequencer, Seen(ward.folder / "seen", int(time.time()) - 1), time.time)
+    api = Api(ward.sequencer, ward.blobs, shown, callers, ward.voice, ward.acknowledgements)
+    files = LogFiles(ward.sequencer, callers)
     routes = [Mount("/log", routes=list(files.routes)), Mount("/api", routes=list(api.routes))]
     return Client(Starlette(routes=routes))
 

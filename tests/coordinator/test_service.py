@@ -210,7 +210,7 @@ def test_status_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ward.propose()
     ward.approve("alpha")
     found = status.status(ward.sequencer.standing, {}, {}, {ward.job.digest(): "model.py is not here"})
-    monkeypatch.setattr(status_page, "fetch", lambda where, authority: found)
+    monkeypatch.setattr(status_page, "fetch", lambda where, authority, key: found)
     text = CliRunner().invoke(cli.app, ["status", str(tmp_path)]).output
     assert "proposed, 0 of 3 rounds" in text
     assert "model.py is not here" in text
