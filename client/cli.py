@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config
+from client import config, succession_cli
 from client.agent import Agent
 from client.budget import Account
 from client.charges import Statement
@@ -125,6 +125,9 @@ def resume(directory: Directory) -> None:
         return
     standing.resume()
     typer.echo(f"confirmed ({reason}): start the agent again")
+
+
+app.command()(succession_cli.succeed)
 
 
 def _print_json(event: dict[str, Any]) -> None:

@@ -161,7 +161,10 @@ class Custody:
             for digest, kept in list(self._records.items()):
                 entry, said = envelope.parse_entry(kept.data), _signed(kept.statement)
                 waited = self._waited.get(digest, 0.0)
-                verdict = owed.judge_record(entry, said, state, waited, replay)
+                if entry.record.origin != state.origin:  # of a log that died: nobody can keep it any more
+                    verdict: Verdict = Settled()
+                else:
+                    verdict = owed.judge_record(entry, said, state, waited, replay)
                 findings += self._conclude("records", digest, kept, verdict, checkpoint)
             for digest, kept in list(self._replies.items()):
                 said = _signed(kept.statement)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator import backup_cli, config, service, status_page
+from coordinator import backup_cli, config, service, status_page, succession_cli
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +60,7 @@ def status(
 
 app.command()(backup_cli.backup)
 app.command()(backup_cli.restore)
+app.command()(succession_cli.succeed)
 
 
 def _printer(as_json: bool) -> service.Announce:

@@ -89,3 +89,7 @@ class ObjectedError(RuleError):
 
 class BackupError(CoordinatorError):
     """A backup cannot be written or restored as asked: do what the line says, nothing half-made is left."""
+
+
+class SuccessionError(CoordinatorError):
+    """The log that follows a dead one cannot be begun as asked: do what the line says."""
