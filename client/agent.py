@@ -157,6 +157,7 @@ class Agent:
             self._deal_with_backup(sight)
         self._oversight.examine()
         self._oversight.hand_in_again()
+        self._oversight.hand_in_wanted()
         return self._enrolment.turn()
 
     def acknowledge_once(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config, succession_cli
+from client import config, standing_cli, succession_cli
 from client.agent import Agent
 from client.budget import Account
 from client.charges import Statement
@@ -18,7 +18,6 @@ from client.data import SECRET_SIZE, check_file
 from client.errors import ConfigError
 from client.premises import read_dictionary
 from client.private_file import read_private
-from client.standing import Standing
 from ledger import desk, report
 from ledger.source import open_source
 
@@ -113,20 +112,8 @@ def log(
         typer.echo(line)
 
 
-@app.command()
-def resume(directory: Directory) -> None:
-    """Let the agent go on after a restored backup, once a person has looked.
-
-    Example: wardround hospital resume hospitals/northgate
-    """
-    standing = Standing(config.load(directory).folder)
-    if not (reason := standing.person):
-        typer.echo("nothing waits for a person")
-        return
-    standing.resume()
-    typer.echo(f"confirmed ({reason}): start the agent again")
-
-
+app.command()(standing_cli.standing)
+app.command()(standing_cli.resume)
 app.command()(succession_cli.succeed)
 
 

@@ -20,6 +20,10 @@ from typing import Any
 
 import httpx
 
+from client.answers import expect as _expect
+from client.answers import json_of as _json
+from client.answers import plain as _plain
+from client.answers import reason as _reason
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
@@ -32,7 +36,6 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +204,15 @@ class Consortium:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
 
+    def wanted(self) -> list[str]:
+        """Return the digests of updates and histograms that a restored coordinator lacks. Raises UnreachableError."""
+        found = _json(self._request("GET", "/api/wanted")).get("blobs", [])
+        return [str(digest) for digest in found] if isinstance(found, list) else []
+
+    def hand_in(self, digest: str, content: bytes) -> None:
+        """Hand in what is wanted. Raises PostRefusedError, UnreachableError."""
+        _json(self._request("POST", f"/api/wanted/{digest}", content=content))
+
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
         return _json(self._request("GET", "/api/status"))
@@ -254,43 +266,3 @@ class Consortium:
         except MalformedError as error:
             raise UnreachableError(f"{target[:80]} cannot be asked for: {error}") from None
         request.headers.update(headers)
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Return the headers without those that describe the transfer: the body is decoded already."""
-    return {
-        k: v
-        for k, v in headers.items()
-        if k not in ("content-encoding", "content-length", "transfer-encoding")
-    }
-
-
-def _reason(answer: httpx.Response) -> str:
-    """Return the one line of a refusal; it comes from outside, and a person reads it on a terminal."""
-    try:
-        value = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        value = None
-    text = str(value.get("error", "")) if isinstance(value, dict) else ""
-    return "".join(c if c.isprintable() else "?" for c in text[:300]) or "no reason given"
-
-
-def _expect(answer: httpx.Response) -> httpx.Response:
-    if answer.status_code != httpx.codes.OK:
-        raise UnreachableError(f"the coordinator answers with HTTP status {answer.status_code}")
-    return answer
-
-
-def _json(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        value = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        value = None
-    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    if answer.status_code in _REFUSED:
-        statement = str(fields.get("statement", "")).encode()
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), _reason(answer), statement)
-    if not isinstance(value, dict):
-        raise UnreachableError("the coordinator's answer is no JSON object")
-    _expect(answer)
-    return fields

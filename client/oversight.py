@@ -25,6 +25,7 @@ from ledger import envelope
 
 POLL_SECONDS = 25.0
 RETRY_SECONDS = 0.5
+WANTED_SECONDS = 30.0  # between looks at what a restored coordinator lacks
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +37,7 @@ class Oversight:
         self._parts = premises
         self._tell = tell
         self._acting = threading.Lock()
+        self._look_again = 0.0  # when to ask what is wanted
         self._expected: SimpleQueue[tuple[bytes, int]] = SimpleQueue()
         premises.consortium.ear = self
 
@@ -60,6 +62,29 @@ class Oversight:
                 self._parts.consortium.post_record(entry)
             except PostRefusedError as error:
                 _log.warning("a %s record was not taken: %s", envelope.parse_entry(entry).record.TYPE, error)
+
+    def hand_in_wanted(self) -> None:
+        """Now and then, hand in again what was sent in running jobs, if the coordinator came from a backup.
+
+        They are the bytes that it had before, so nothing is released. Raises UnreachableError: try again.
+        """
+        parts, sight, now = self._parts, self._parts.follower.sight(), self._parts.clock()
+        mine = [
+            (job, found.next_round)
+            for job, found in (sight.state.jobs.items() if sight else ())
+            if found.status == "running" and parts.hospital.name in found.parties and found.next_round > 1
+        ]
+        if not mine or now < self._look_again:
+            return
+        wanted = set(parts.consortium.wanted())
+        for job, next_round in mine if wanted else ():
+            for number in range(1, next_round):
+                reply = parts.account.sent(job, number)
+                for data in (reply.update, reply.metrics) if reply else ():
+                    digest = receipts.digest(data)
+                    if digest in wanted:
+                        parts.consortium.hand_in(digest, data)
+        self._look_again = now + WANTED_SECONDS
 
     def followed(self) -> None:
         """The log was read just now: count the silence, and examine."""

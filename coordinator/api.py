@@ -5,6 +5,8 @@
     POST /api/reports       {"nonce", "note", "entries": [base64]} -> {"writable", "more"}
     GET  /api/acknowledgements/RECEIPT?wait=SECONDS                -> {"statement"}, as soon as the reply is here
     GET  /api/blobs/DIGEST  data dictionaries, model code, released models and cards; nothing else of the store
+    GET  /api/wanted        what a restored store lacks            -> {"blobs": [digest]}
+    POST /api/wanted/DIGEST one of them, by whoever has it         -> {}
     GET  /api/status        for displays
 A change is a signed record, so its signature is the authentication: any member may hand in any member's. Reading is
 for present members, whose requests are signed (`coordinator.callers`). The statement is a promise, or with status 409
@@ -26,6 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from coordinator import recovery
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers, RefusedError
@@ -39,6 +42,7 @@ from ledger.records import MAX_RECORD_SIZE
 from ledger.signature import Signature
 
 MAX_COSIGNATURE = 16 << 10  # bytes of a body; an ML-DSA-44 line has 3.3 KB
+MAX_HISTOGRAM = 4 << 10  # bytes
 MAX_REPORT = 16 << 20  # the tail that a log may have lost
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -84,6 +88,8 @@ class Api:
             Route("/reports", guarded(self._reports), methods=["POST"]),
             Route("/acknowledgements/{digest}", guarded(self._acknowledgement), methods=["GET"]),
             Route("/blobs/{digest}", guarded(self._blob), methods=["GET"]),
+            Route("/wanted", guarded(self._show_wanted), methods=["GET"]),
+            Route("/wanted/{digest}", guarded(self._take_wanted), methods=["POST"]),
             Route("/status", guarded(self._show_status), methods=["GET"]),
         )
 
@@ -147,6 +153,30 @@ class Api:
             return _refused(404, "the coordinator does not hold this blob")
         data = await run_in_threadpool(self._blobs.read, digest)
         return Response(data, media_type="application/octet-stream")
+
+    async def _show_wanted(self, request: Request) -> Response:
+        await self._callers.member(request)
+        return JSONResponse({"blobs": sorted(await run_in_threadpool(self._wanted))})
+
+    async def _take_wanted(self, request: Request) -> Response:
+        digest = request.path_params["digest"]
+        limit = (await run_in_threadpool(self._wanted)).get(digest)
+        if limit is None:
+            return _refused(404, "nothing with this digest is wanted")
+        await run_in_threadpool(
+            self._blobs.put_stream, (await _body(request, limit),), max_size=limit, expected=digest
+        )
+        return JSONResponse({})
+
+    def _wanted(self) -> dict[str, int]:
+        """Return the digests of what running jobs lack, and how large each may be, in bytes."""
+        standing, found = self._sequencer.standing, dict[str, int]()
+        for job, state in standing.state.jobs.items():
+            if state.status == "running":
+                limit = max(MAX_HISTOGRAM, 8 * state.record.training.parameters)
+                lacking = recovery.wanted(standing.jobs[job], state.model, self._blobs)
+                found.update(dict.fromkeys(lacking, limit))
+        return found
 
     async def _show_status(self, request: Request) -> Response:
         await self._callers.member(request)

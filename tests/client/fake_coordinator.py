@@ -51,6 +51,8 @@ class FakeCoordinator:
         self.down = False  # answers nothing
         self.lock = threading.RLock()
         self.acknowledged: dict[str, str] = {}  # receipt -> acknowledgement
+        self.wanted: set[str] = set()  # digests of blobs that it lacks
+        self.handed_in: dict[str, bytes] = {}
         self.publish()
 
     def door(self) -> Door:
@@ -139,6 +141,11 @@ class FakeCoordinator:
                 return self._file(path.removeprefix("/log/"))
             if path == "/api/records":
                 return self._record(request.content)
+            if path == "/api/wanted":
+                return httpx.Response(200, json={"blobs": sorted(self.wanted)})
+            if path.startswith("/api/wanted/"):
+                self.handed_in[path.rpartition("/")[2]] = request.content
+                return httpx.Response(200, json={})
             if path.startswith("/api/acknowledgements/"):
                 return self._acknowledgement(path.rpartition("/")[2])
             return self._cosignature(json.loads(request.content))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
-from client import owed
+from client import cli, owed
 from client.agent import Agent
 from client.custody import Custody
-from client.errors import LocalStateError
+from client.errors import ConfigError, LocalStateError
 from client.standing import Standing
 from ledger import envelope, example, records, statements
 from ledger.store import PENDING
 from tests.client.fake_coordinator import follow
-from tests.client.test_agent import Scene, code_of, entry_of, receipt_of
+from tests.client.test_agent import Scene, code_of, entry_of, receipt_of, statement
 from tests.ledger.consortium import digest
 
 Answer = Callable[[bytes], httpx.Response]
@@ -342,3 +346,88 @@ def test_checkpoint_breaks_the_rules(scene: Scene, monkeypatch: pytest.MonkeyPat
     Standing(scene.hospital.folder).allow(job)  # a person has looked
     with scene.agent() as agent:
         assert receipt_of(agent.handle(scene.coordinator.message(job))).round == 1
+
+
+# --- what the hospital's screen shows ---
+
+
+def shown(scene: Scene, *arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, [*arguments], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def test_screen_says_what_stopped_and_a_person_lets_it_go_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(scene.hospital.folder)
+    assert "nothing keeps" in shown(scene, "standing", folder)
+    with scene.agent() as agent:
+        job = scene.started(agent, min_participants=1)
+        scene.coordinator.acknowledge(entry_of(agent.handle(scene.coordinator.message(job))))
+        agent.acknowledge_once()
+        scene.coordinator.close_round(job, alpha="late")
+        hand_in(scene, agent, promising(scene, 1), monkeypatch)
+        ticks(scene, agent, 1)
+    text = shown(scene, "standing", folder)
+    assert "no job is trained (promise-broken)" in text
+    assert f"job {job} is not trained (acknowledged-left-out)" in text
+    assert "2 files" in text
+    found = json.loads(shown(scene, "standing", folder, "--json"))
+    assert (found["person"], found["stopped"]) == ("promise-broken", {job: "acknowledged-left-out"})
+    assert sorted(found["evidence"]) == ["acknowledged-left-out", "promise-broken"]
+    shown(scene, "resume", folder)
+    shown(scene, "resume", folder, "--job", job)
+    assert "nothing keeps" in shown(scene, "standing", folder)
+    with pytest.raises(ConfigError, match="is not stopped here"):
+        shown(scene, "resume", folder, "--job", job)
+
+
+# --- two agents with one key ---
+
+
+def test_agent_of_a_copied_folder_answers_too_and_only_one_receipt_can_be_logged(
+    scene: Scene, tmp_path: Path
+) -> None:
+    """Each account charges its own release once; the agent whose receipt is not the logged one stops and says so."""
+    with scene.agent() as agent:
+        job = scene.started(agent)
+        agent.follow_once()
+    copy = Scene.__new__(Scene)
+    copy.coordinator, copy.events = scene.coordinator, []
+    copy.worker_folder = scene.worker_folder
+    shutil.copytree(scene.hospital.folder, tmp_path / "copy")
+    copy.hospital = replace(scene.hospital, directory=str(tmp_path / "copy"))
+    with scene.agent() as first, copy.agent() as second:
+        message = scene.coordinator.message(job)
+        sent, other = entry_of(first.handle(message)), entry_of(second.handle(message))
+        assert sent != other  # fresh noise each: two releases, and two accounts that charged one each
+        scene.coordinator.close_round(job, sent)
+        assert code_of(second.handle(scene.coordinator.message(job))) == "receipt-missing"
+        follow(second)
+        assert receipt_of(first.handle(scene.coordinator.message(job))).round == 2
+    assert [[c.round for c in statement(s)] for s in (scene, copy)] == [[1, 2], [1]]
+    found = [e.record for e in scene.coordinator.consortium.entries if isinstance(e.record, records.Incident)]
+    assert [(i.code, i.evidence) for i in found] == [("receipt-missing", envelope.open_entry(other).digest)]
+    text = shown(copy, "standing", str(tmp_path / "copy"))
+    assert "another agent with the same key may have answered" in text
+
+
+# --- a coordinator that came from a backup ---
+
+
+def test_restored_coordinator_gets_again_what_was_sent_and_nothing_else(scene: Scene, agent: Agent) -> None:
+    job = scene.started(agent)
+    sent = []
+    for _ in range(2):
+        reply = agent.handle(scene.coordinator.message(job))
+        sent.append(receipt_of(reply))
+        scene.coordinator.close_round(job, entry_of(reply))
+    agent.follow_once()
+    scene.coordinator.wanted = {sent[0].update, sent[1].update, sent[1].metrics, digest("somebody else's")}
+    agent.enrol_once()
+    found = scene.coordinator.handed_in
+    assert set(found) == {sent[0].update, sent[1].update, sent[1].metrics}
+    assert all(hashlib.sha256(data).hexdigest() == name for name, data in found.items())
+    assert scene.asked().count("train") == 2
+    assert len(statement(scene)) == 2

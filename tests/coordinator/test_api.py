@@ -395,3 +395,23 @@ def test_acknowledgement_is_given_as_soon_as_the_reply_is_here(ward: Ward, clien
 @pytest.mark.parametrize("path", ["x", "A" * 64, "0" * 63, "0" * 64 + "?wait=-1", "0" * 64 + "?wait=1e9"])
 def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str) -> None:
     assert quiet.get(f"/api/acknowledgements/{path}").status_code == 400
+
+
+def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward, client: Client) -> None:
+    ward.start()
+    rounds = ward.rounds()
+    carry(rounds, ward, exchanges=1)
+    rounds.next_exchange()
+    assert client.get("/api/wanted").json() == {"blobs": []}
+    history = ward.sequencer.standing.jobs[ward.job.digest()]
+    update = history.closed[0].used[0].update
+    data = ward.blobs.read(update)
+    for digest in (update, ward.sequencer.standing.state.jobs[ward.job.digest()].model):
+        ward.blobs.delete(digest)
+    assert client.get("/api/wanted").json() == {"blobs": [update]}
+    assert client.post(f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
+    assert client.post(f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
+    assert client.post(f"/api/wanted/{update}", content=data * 2000).status_code == 413
+    assert client.post(f"/api/wanted/{update}", content=data).status_code == 200
+    assert ward.blobs.read(update) == data
+    assert client.get("/api/wanted").json() == {"blobs": []}
