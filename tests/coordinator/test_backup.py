@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -194,7 +195,7 @@ def test_log_that_nobody_signed_so(archive: bytes, tmp_path: Path) -> None:
     parts["log/entries"] = entries[: 2 + length]  # the charter alone
     manifest["files"]["log/entries"] = {
         "size": 2 + length,
-        "sha256": backup.hashlib.sha256(parts["log/entries"]).hexdigest(),
+        "sha256": hashlib.sha256(parts["log/entries"]).hexdigest(),
     }
     parts["manifest.json"] = json.dumps(manifest).encode()
     with tarfile.open(tmp_path / "bad.tar", "w") as tar:
