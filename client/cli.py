@@ -55,7 +55,7 @@ def check(directory: Directory) -> None:
     if secret is None or len(secret) != SECRET_SIZE:
         raise ConfigError(f"{hospital.secret_file} must hold {SECRET_SIZE} bytes: restore it from a backup")
     found = check_file(
-        hospital.data_file,
+        hospital.place,
         read_dictionary(hospital),
         secret=secret,
         one_row_per_patient=hospital.dataset.one_row_per_patient,

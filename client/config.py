@@ -33,6 +33,7 @@ from client import reviewed
 from client.accounting import spell
 from client.errors import ConfigError
 from client.settings import Dataset, Journal, Limits, Line, MaybeLine, Policy
+from client.source import Place
 from ledger.canonical import build
 from ledger.errors import LedgerError, MalformedError
 from ledger.signature import KeyType, SigningKey
@@ -77,6 +78,13 @@ class Hospital(Part):
     def data_file(self) -> Path:
         """The patients' rows; only the worker, and `wardround hospital check`, read it."""
         return self.folder / self.dataset.file
+
+    @property
+    def place(self) -> Place:
+        """Where the dataset lies and how it is read."""
+        mapping = self.folder / self.dataset.mapping if self.dataset.mapping else None
+        database = self.folder / "keys" / "database.url"
+        return Place(kind=self.dataset.kind, file=self.data_file, mapping=mapping, database=database)
 
     @property
     def models(self) -> Path:

@@ -4,20 +4,23 @@ Every number in it is public: a plausible range, and a centre and spread from th
 never a statistic of the patients at hand (PRIVACY.md: own mean and deviation cost privacy, and on heart disease
 about 7 points of AUC as well). Authors write JSON and may leave out what has a default; the canonical bytes
 spell every field, and their SHA-256 names the dictionary on the record. Turning cells into features is
-`features`; reading a file is `data`.
+`features`; reading a file is `data`. A field that came later, a label's code and an image's shape, is spelled only
+where it says something, so that a dictionary's name outlives the version that wrote it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated, Any
 
 from client.errors import DictionaryError
+from client.terminology import Coding
 from ledger import canonical
-from ledger.canonical import Text
+from ledger.canonical import Text, Within
 from ledger.errors import MalformedError
 from ledger.values import Name, Part
 
@@ -26,6 +29,7 @@ SHIPPED = ("breast-cancer", "heart-disease")  # dictionaries that come with the 
 MAX_SIZE = 1 << 20  # bytes of a dictionary's text
 MAX_VARIABLES = 4096
 MAX_LEVELS = 256
+MAX_PIXELS = 1 << 22  # of one image
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{0,17}[1-9])?", re.ASCII).fullmatch
 _WORD = r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]{0,98}[^\s\x00-\x1f\x7f])?"
@@ -36,8 +40,9 @@ Line = Annotated[str, Text(r"[^\x00-\x1f\x7f]{0,1000}", "one line of at most 1,0
 
 _VARIABLE_DEFAULTS: dict[str, Any] = {
     "unit": "", "lower": "", "upper": "", "centre": "", "spread": "", "levels": [], "source": "", "code": "",
+    "shape": [],
 }  # fmt: skip
-_LABEL_DEFAULTS: dict[str, Any] = {"meaning": ""}
+_LABEL_DEFAULTS: dict[str, Any] = {"meaning": "", "code": ""}
 _DICTIONARY_DEFAULTS: dict[str, Any] = {"patient": "", "split": "", "source": ""}
 
 
@@ -46,24 +51,41 @@ class Variable(Part):
     """One input column. Fields that its kind has no use for are empty."""
 
     name: Column
-    kind: Line  # "numeric", "binary" or "categorical"
+    kind: Line  # "numeric", "binary", "categorical", or "image", which is then the only variable
     unit: Line  # UCUM where one exists: "mm[Hg]"
-    lower: Line  # numeric: the plausible range; values outside are clipped to it
-    upper: Line
+    lower: (
+        Line  # numeric: the plausible range; values outside are clipped to it. image: what black stands for
+    )
+    upper: Line  # image: what white stands for
     centre: Line  # numeric: public typical value, or empty for the middle of the range
     spread: Line  # numeric: public standard deviation, or empty for an eighth of the range
     levels: tuple[Level, ...]  # binary: (0, 1) in this order; categorical: the first is the reference
-    source: Line  # where range, centre and spread come from; required for a numeric variable
-    code: Line  # optional code in a terminology: "LOINC 8480-6"
+    source: Line  # where range, centre and spread come from; required for a numeric variable and for an image
+    code: Line  # optional code in a terminology (`client.terminology`): "LOINC 8480-6"
+    shape: tuple[Annotated[int, Within(1, 1 << 16)], ...]  # image: channels, height, width; else empty
 
     def __post_init__(self) -> None:
         Part.__post_init__(self)
-        if self.kind == "numeric":
+        _require_code(f"variable {self.name!r}", self.code)
+        if self.kind == "image":
+            self._check_image()
+        elif self.shape:
+            raise MalformedError(f"variable {self.name!r}: only an image has a shape")
+        elif self.kind == "numeric":
             self._check_numeric()
         elif self.kind in ("binary", "categorical"):
             self._check_levels()
         else:
-            raise MalformedError(f"variable {self.name!r}: kind must be numeric, binary or categorical")
+            raise MalformedError(
+                f"variable {self.name!r}: kind must be numeric, binary, categorical or image"
+            )
+
+    def _check_image(self) -> None:
+        self._check_numeric()
+        if len(self.shape) != 3 or math.prod(self.shape) > MAX_PIXELS:
+            raise MalformedError(
+                f"variable {self.name!r}: give shape as [channels, height, width], at most {MAX_PIXELS} pixels"
+            )
 
     def _check_numeric(self) -> None:
         for field in ("lower", "upper", "centre", "spread"):
@@ -96,7 +118,7 @@ class Variable(Part):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """One name for each feature that this column becomes."""
+        """One name for each feature that this column becomes; an image has one name for the whole."""
         if self.kind == "categorical":
             return tuple(f"{self.name}={level}" for level in self.levels[1:])
         return (self.name,)
@@ -118,9 +140,11 @@ class Label(Part):
     negative: tuple[Level, ...]
     positive: tuple[Level, ...]
     meaning: Line  # of the positive class
+    code: Line  # optional, as a variable's: where FHIR resources say it
 
     def __post_init__(self) -> None:
         Part.__post_init__(self)
+        _require_code(f"label {self.name!r}", self.code)
         if not self.negative or not self.positive:
             raise MalformedError(f"label {self.name!r}: name at least one negative and one positive value")
         _require_distinct(f"label {self.name!r}: values", self.negative + self.positive)
@@ -143,11 +167,23 @@ class Dictionary(Part):
             raise MalformedError(f"a dictionary has 1 to {MAX_VARIABLES} variables")
         names = [v.name for v in self.variables] + [self.label.name]
         _require_distinct("columns", tuple(names + [n for n in (self.patient, self.split) if n]))
+        if len(self.variables) > 1 and any(v.shape for v in self.variables):
+            raise MalformedError("an image must be the only variable of its dictionary")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the model's inputs, in order."""
         return tuple(name for variable in self.variables for name in variable.feature_names)
+
+    @property
+    def image(self) -> Variable | None:
+        """The image that is all of a patient's input, or None where the inputs are a table's columns."""
+        return self.variables[0] if self.variables[0].shape else None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one patient's features: (features,), or an image's (channels, height, width)."""
+        return self.variables[0].shape or (len(self.feature_names),)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -161,7 +197,11 @@ class Dictionary(Part):
 
     def to_bytes(self) -> bytes:
         """Return the only encoding that is hashed, sent or stored."""
-        return canonical.dumps({"type": TYPE, **canonical.plain(self)})
+        value = canonical.plain(self)
+        for part, later in ((value["label"], "code"), *((v, "shape") for v in value["variables"])):
+            if not part[later]:
+                del part[later]
+        return canonical.dumps({"type": TYPE, **value})
 
     @property
     def digest(self) -> str:
@@ -220,3 +260,11 @@ def _with_defaults(value: object, defaults: dict[str, Any]) -> object:
 def _require_distinct(where: str, values: tuple[str, ...]) -> None:
     if len(set(values)) != len(values):
         raise MalformedError(f"{where} must differ from each other")
+
+
+def _require_code(where: str, code: str) -> None:
+    try:
+        if code:
+            Coding.parse(code)
+    except MalformedError as error:
+        raise MalformedError(f"{where}: {error}") from None

@@ -1,7 +1,8 @@
 """Cells to features: one rule a cell, looking at nothing else, that cannot fail on any text.
 
 A numeric cell is clipped to the dictionary's range, then (x - centre) / spread is clipped to +-3; a binary
-level is -1 or +1; a categorical one is +-1 for each level but the first. A cell that fits no rule has a
+level is -1 or +1; a categorical one is +-1 for each level but the first. An image's grey values go the way of
+numbers, black standing for the lower end of the range and white for the upper. A cell that fits no rule has a
 `Fault`, which says why in public words and never holds the cell. Which columns there are is `dictionary`;
 which rows are kept is `data`.
 """
@@ -10,8 +11,13 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from client.dictionary import Dictionary, Label, Variable
 
@@ -28,6 +34,7 @@ class Fault(Enum):
     MISSING = "missing"
     NOT_A_NUMBER = "not a number"
     NOT_ALLOWED = "not a value the dictionary allows"
+    NOT_AN_IMAGE = "no image of the dictionary's shape"
 
 
 Values = tuple[float, ...]
@@ -117,6 +124,47 @@ def row_encoder(dictionary: Dictionary) -> Callable[[Sequence[str]], list[float]
                 return name, values
             features.extend(values)
         return features
+
+    return encode
+
+
+def inputs_encoder(dictionary: Dictionary) -> Callable[[Any], bytes | tuple[str, Fault]]:
+    """Return the function that turns a record's inputs into float32 bytes, little-endian, in C order.
+
+    It takes the cells of a row, or an image's grey values as `image_encoder` does, None for no image.
+    """
+    if dictionary.image is not None:
+        return image_encoder(dictionary.image)
+    encode, width = row_encoder(dictionary), len(dictionary.feature_names)
+
+    def pack(cells: Sequence[str]) -> bytes | tuple[str, Fault]:
+        features = encode(cells)
+        return features if isinstance(features, tuple) else struct.pack(f"<{width}f", *features)
+
+    return pack
+
+
+def image_encoder(variable: Variable) -> Callable[[NDArray[Any] | None], bytes | tuple[str, Fault]]:
+    """Return the function that turns grey values into features.
+
+    It takes an array of the variable's shape. Unsigned integers and bools go from 0, black, to the largest of their
+    type, white; floats are in the units of the range already, and one that is not finite makes it no image.
+    """
+    lower, upper = float(variable.lower), float(variable.upper)
+    centre, spread = variable.scale
+
+    def encode(pixels: NDArray[Any] | None) -> bytes | tuple[str, Fault]:
+        if pixels is None or pixels.shape != variable.shape or pixels.dtype.kind not in "buf":
+            return variable.name, Fault.NOT_AN_IMAGE
+        values = pixels.astype(np.float64)
+        if pixels.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                return variable.name, Fault.NOT_AN_IMAGE
+        else:
+            white = 1 if pixels.dtype.kind == "b" else np.iinfo(pixels.dtype).max
+            values = lower + values / white * (upper - lower)
+        scaled = (np.clip(values, lower, upper) - centre) / spread
+        return np.clip(scaled, -CLIP, CLIP).astype("<f4").tobytes()
 
     return encode
 

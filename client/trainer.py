@@ -58,7 +58,7 @@ class Trainer:
         Raises:
             TrainingRefusedError: the model or the plan is not offered, or not the one that the job names.
         """
-        shape = (rows.features.shape[1],)
+        shape = rows.features.shape[1:]
         self._module = _build(spec, shape, code)
         self.parameters = sum(p.numel() for p in self._module.parameters())
         if self.parameters != spec.parameters:

@@ -133,7 +133,7 @@ class Worker:
 
     def _where(self) -> dict[str, Any]:
         return {
-            "file": str(self._hospital.data_file),
+            **self._hospital.place.to_json(),
             "secret": str(self._hospital.secret_file),
             "one_row_per_patient": self._hospital.dataset.one_row_per_patient,
         }

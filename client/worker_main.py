@@ -33,6 +33,7 @@ from client.dictionary import Dictionary
 from client.errors import ClientError, DataError, DictionaryError, LocalStateError, TrainingRefusedError
 from client.job_spec import JobSpec
 from client.private_file import read_private, write_private
+from client.source import Place
 from ledger.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _CodeError(ClientError):
 class Rows:
     """Where the rows are, and how they are read. Never shown."""
 
-    file: Path
+    place: Place
     secret: bytes
     one_row_per_patient: bool
 
@@ -64,13 +65,19 @@ class Rows:
         if secret is None:
             raise _CodeError("secret")
         return cls(
-            file=Path(header["file"]), secret=secret, one_row_per_patient=bool(header["one_row_per_patient"])
+            place=Place.from_json(header),
+            secret=secret,
+            one_row_per_patient=bool(header["one_row_per_patient"]),
         )
 
     def snapshot(self, dictionary: Dictionary, salt: bytes) -> Snapshot:
-        """Read the file into a snapshot."""
+        """Read the dataset into a snapshot."""
         return snapshot(
-            self.file, dictionary, secret=self.secret, salt=salt, one_row_per_patient=self.one_row_per_patient
+            self.place,
+            dictionary,
+            secret=self.secret,
+            salt=salt,
+            one_row_per_patient=self.one_row_per_patient,
         )
 
 
@@ -108,7 +115,7 @@ class Worker:
         """Look at the file before anything else starts: may it be used, and is the size class right?"""
         dictionary, rows = dictionaries.from_bytes(body), Rows.of(header)
         report = check_file(
-            rows.file, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
+            rows.place, dictionary, secret=rows.secret, one_row_per_patient=rows.one_row_per_patient
         )
         if report.refusals:
             return {"code": "rows"}, b""
