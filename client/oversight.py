@@ -22,9 +22,13 @@ from client.follower import Sight
 from client.owed import FINDINGS
 from client.premises import Premises
 from ledger import envelope
+from ledger.records import Receipt
 
 POLL_SECONDS = 25.0
 RETRY_SECONDS = 0.5
+FIRST_SECONDS = (
+    1.0  # after a receipt was sent: until then the round may be closed, and the reply goes out first
+)
 WANTED_SECONDS = 30.0  # between looks at what a restored coordinator lacks
 _log = logging.getLogger(__name__)
 
@@ -113,14 +117,21 @@ class Oversight:
         """Ask for the acknowledgement of a receipt that is about to be sent, until its deadline."""
         self._expected.put((receipt, deadline))
 
-    def fetch(self, stopping: threading.Event, seconds: float) -> bool:
-        """Get the acknowledgement of one receipt; False where none was expected within `seconds`."""
+    def fetch(self, stopping: threading.Event, seconds: float, delay: float = 0.0) -> bool:
+        """Get the acknowledgement of one receipt; False where none was expected within `seconds`.
+
+        Args:
+            stopping: Ends it.
+            seconds: How long to wait for a receipt to be sent.
+            delay: How long to wait before asking: a receipt that the log shows by then needs no acknowledgement.
+        """
         try:
             receipt, deadline = self._expected.get(timeout=seconds)
         except Empty:
             return False
         digest = envelope.parse_entry(receipt).digest
-        while not stopping.is_set():
+        stopping.wait(delay)
+        while not stopping.is_set() and not self._is_logged(receipt):
             left = deadline - self._parts.clock()
             try:
                 statement = self._parts.consortium.acknowledgement(digest, min(max(left, 0.0), POLL_SECONDS))
@@ -140,7 +151,18 @@ class Oversight:
     def run(self, stopping: threading.Event) -> None:
         """Fetch acknowledgements until `stopping`. Raises LocalStateError: the disk fails."""
         while not stopping.is_set():
-            self.fetch(stopping, RETRY_SECONDS)
+            self.fetch(stopping, RETRY_SECONDS, FIRST_SECONDS)
+
+    def _is_logged(self, receipt: bytes) -> bool:
+        entry, sight = envelope.parse_entry(receipt), self._parts.follower.sight()
+        record = entry.record
+        assert isinstance(record, Receipt)
+        found = sight.state.jobs.get(record.job) if sight else None
+        if found is None or found.next_round <= record.round:
+            return False
+        return any(
+            e.digest == entry.digest for e in self._parts.follower.entries_from(record.checkpoint_size)
+        )
 
     def _key(self) -> str:
         """The coordinator's identity key as the log has it; none is known before the charter."""

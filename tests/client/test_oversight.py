@@ -431,3 +431,13 @@ def test_restored_coordinator_gets_again_what_was_sent_and_nothing_else(scene: S
     assert all(hashlib.sha256(data).hexdigest() == name for name, data in found.items())
     assert scene.asked().count("train") == 2
     assert len(statement(scene)) == 2
+
+
+def test_receipt_that_the_log_shows_already_is_not_asked_about(scene: Scene, agent: Agent) -> None:
+    job = scene.started(agent)
+    sent = entry_of(agent.handle(scene.coordinator.message(job)))
+    scene.coordinator.acknowledge(sent)
+    scene.coordinator.close_round(job, sent)
+    agent.follow_once()
+    assert agent.acknowledge_once()
+    assert not (scene.hospital.folder / "owed" / "replies").exists()
