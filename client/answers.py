@@ -10,7 +10,7 @@ import httpx
 
 from client.errors import PostRefusedError, UnreachableError
 
-_REFUSED = (400, 403, 409)
+_REFUSED = (400, 403, 409, 413)
 
 
 def plain(headers: httpx.Headers) -> dict[str, str]:

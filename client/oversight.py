@@ -24,7 +24,8 @@ from client.premises import Premises
 from ledger import envelope
 from ledger.records import Receipt
 
-POLL_SECONDS = 25.0
+POLL_SECONDS = 20.0
+NOT_YET = 404  # HTTP status: the reply has not arrived
 RETRY_SECONDS = 0.5
 FIRST_SECONDS = (
     1.0  # after a receipt was sent: until then the round may be closed, and the reply goes out first
@@ -80,14 +81,15 @@ class Oversight:
         ]
         if not mine or now < self._look_again:
             return
-        wanted = set(parts.consortium.wanted())
+        listed = parts.consortium.get("/api/wanted").get("blobs", [])
+        wanted = {str(digest) for digest in listed} if isinstance(listed, list) else set()
         for job, next_round in mine if wanted else ():
             for number in range(1, next_round):
                 reply = parts.account.sent(job, number)
                 for data in (reply.update, reply.metrics) if reply else ():
                     digest = receipts.digest(data)
                     if digest in wanted:
-                        parts.consortium.hand_in(digest, data)
+                        parts.consortium.post(f"/api/wanted/{digest}", data)
         self._look_again = now + WANTED_SECONDS
 
     def followed(self) -> None:
@@ -134,12 +136,15 @@ class Oversight:
         while not stopping.is_set() and not self._is_logged(receipt):
             left = deadline - self._parts.clock()
             try:
-                statement = self._parts.consortium.acknowledgement(digest, min(max(left, 0.0), POLL_SECONDS))
-            except (UnreachableError, PostRefusedError):
+                wait = int(min(max(left, 0.0), POLL_SECONDS))
+                answer = self._parts.consortium.get(f"/api/acknowledgements/{digest}?wait={wait}")
+            except UnreachableError:
                 stopping.wait(RETRY_SECONDS)
-            except FileNotFoundError:
-                pass
+            except PostRefusedError as error:
+                if error.status != NOT_YET:
+                    stopping.wait(RETRY_SECONDS)
             else:
+                statement = str(answer.get("statement", "")).encode()
                 if not self._parts.custody.acknowledged(receipt, statement, self._key()):
                     _log.warning("what the coordinator sent is no acknowledgement of receipt %s", digest[:12])
                 return True

@@ -67,6 +67,7 @@ class BackOffice:
         self._clock = clock
         self._phases = Phases()
         self._runner: Runner | None = None
+        self._nodes: DepositedNodes | None = None
         self._thread: threading.Thread | None = None
         self._measuring = threading.Lock()
         self._measured: dict[str, tuple[int, Evaluations]] = {}  # by job: exchanges seen, and what they say
@@ -95,6 +96,22 @@ class BackOffice:
         problems = dict(self._runner.problems) if self._runner is not None else {}
         found = status.status(standing, measured, self._phases.seconds(), problems)
         return {**found, "trouble": self.trouble}
+
+    def scan_nodes(self) -> None:
+        """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
+        if self._nodes is not None:
+            self._nodes.scan()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase."""
+        return self._phases.seconds()
+
+    def online(self) -> int | None:
+        """Return how many hospitals' nodes are connected, or None while nobody knows."""
+        try:
+            return len(self._nodes.online()) if self._nodes is not None else None
+        except TransportError:
+            return None
 
     def _run(self, on_end: Callable[[], None]) -> None:
         self.failure = "the coordinator's runner ended by itself: see the error above"
@@ -137,7 +154,7 @@ class BackOffice:
     def _serve(self, superlink: SuperLink, began: float) -> None:
         """Run the jobs on one SuperLink until the coordinator is stopped. Raises TransportError: it ended."""
         config = self._config
-        nodes = DepositedNodes(config.nodes, superlink)
+        self._nodes = nodes = DepositedNodes(config.nodes, superlink)
         nodes.scan()  # before anybody is let in: to a SuperLink that was started again, every node is new
         desk = Desk(
             sequencer=self.sequencer,

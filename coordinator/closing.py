@@ -185,6 +185,15 @@ def abort_record(heard: Heard, job: str, out: tuple[LeftOut, ...], time: int, co
     )
 
 
+def asked(found: JobState) -> list[str]:
+    """Return the participants that may still take part, sorted."""
+    return [
+        name
+        for name, party in sorted(found.parties.items())
+        if not party.withdrawn and party.agreements_until > found.last_time
+    ]
+
+
 def must_be_final(found: JobState) -> int:
     """Return the index of the entry that must be final before the next exchange may be dispatched.
 
