@@ -43,7 +43,7 @@ def json_object(answer: httpx.Response) -> Mapping[str, Any]:
     """Return an answer's JSON object.
 
     Raises:
-        PostRefusedError: it is a refusal.
+        PostRefusedError: it is a refusal, with its reason in one line.
         UnreachableError: it is no JSON object, or has another status than 200.
     """
     try:
@@ -52,7 +52,8 @@ def json_object(answer: httpx.Response) -> Mapping[str, Any]:
         value = None
     fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
     if answer.status_code in _REFUSED:
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason(answer))
+        statement = str(fields.get("statement", "")).encode()
+        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason(answer), statement)
     if not isinstance(value, dict):
         raise UnreachableError("the coordinator's answer is no JSON object")
     expect(answer)

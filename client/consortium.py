@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from client.answers import expect, json_object, plain_headers, reason
+from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
 from ledger.errors import MalformedError
@@ -43,7 +44,13 @@ class Pending:
 
 
 class Consortium:
-    """One coordinator's service; may be used from several threads."""
+    """One coordinator's service; may be used from several threads.
+
+    Attributes:
+        ear: Told of every record that is handed in, once somebody listens.
+    """
+
+    ear: Ear | None = None
 
     def __init__(
         self,
@@ -123,8 +130,18 @@ class Consortium:
         Raises:
             PostRefusedError: it may not follow, or its signature is wrong.
             UnreachableError: try again.
+            LocalStateError: it could not be kept, so it was not submitted.
         """
-        answer = json_object(self._request("POST", "/api/records", content=entry))
+        if self.ear is not None:
+            self.ear.handing_in(entry)
+        try:
+            answer = json_object(self._request("POST", "/api/records", content=entry))
+        except PostRefusedError as error:
+            if self.ear is not None:
+                self.ear.heard(entry, error.statement)
+            raise
+        if self.ear is not None:
+            self.ear.heard(entry, str(answer.get("statement", "")).encode())
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
