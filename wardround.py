@@ -17,11 +17,18 @@ import ledger.errors
 
 # noun -> (module, typer app, line of help); imported when used, so that `ledger` needs neither torch nor flwr
 NOUNS = {
+    "agreement": (
+        "client.agreement_cli",
+        "app",
+        "Make data use agreements, and propose them to their parties.",
+    ),
     "coordinator": ("coordinator.cli", "app", "Run the consortium's service."),
     "demo": ("wardround_demo", "app", "Watch four hospitals train one model under differential privacy."),
     "evidence": ("coordinator.evidence_cli", "app", "Check a finished run, recomputing every round."),
     "hospital": ("client.cli", "app", "Run a hospital's agent, and see its budget."),
+    "job": ("client.job_cli", "app", "Propose a training job, follow it, and fetch its result."),
     "ledger": ("ledger.cli", "app", "Verify, read and write the consortium's log."),
+    "member": ("client.member_cli", "app", "Join a consortium, and decide with its other members."),
     "predict": ("client.predict_cli", "app", "Score new patients with a released model."),
 }
 ERRORS = (ledger.errors.LedgerError, client.errors.ClientError, coordinator.errors.CoordinatorError)

@@ -147,6 +147,8 @@ def _prepare_coordinator(setup: Setup) -> None:
 def _prepare_hospital(setup: Setup, name: str, witness: SigningKey, file: Path) -> None:
     directory = setup.hospital(name)
     (directory / "keys").mkdir(parents=True)
+    for folder in (directory, directory / "keys"):
+        folder.chmod(0o700)
     write_private(directory / "keys" / "identity.key", setup.keys[name].to_text().encode() + b"\n")
     write_private(directory / "keys" / "witness.key", witness.to_text().encode() + b"\n")
     private, public = new_node_key()
@@ -156,6 +158,7 @@ def _prepare_hospital(setup: Setup, name: str, witness: SigningKey, file: Path) 
     (setup.coordinator / "nodes" / f"{name}.pub").write_bytes(public)
     shutil.copyfile(setup.coordinator / "tls" / "ca.pem", directory / "ca.pem")
     shutil.move(file, directory / "patients.csv")
+    (directory / "patients.csv").chmod(0o600)
     (directory / "dictionary.json").write_bytes(setup.settings.dictionary.to_bytes())
     settings = setup.settings
     report = check_file(

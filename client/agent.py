@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from client import premises, restore
@@ -18,9 +19,10 @@ from client.attempt import Attempts, Hooks, Outcome
 from client.config import Hospital
 from client.consortium import Consortium
 from client.enrolment import Enrolment
-from client.errors import ClientError, LocalStateError, UnreachableError, WorkerError
+from client.errors import ClientError, ConfigError, LocalStateError, UnreachableError, WorkerError
 from client.exchange import Handle
 from client.follower import Sight
+from client.troubles import LOG, ROUNDS, Troubles
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
 from ledger.record import Record
@@ -28,6 +30,7 @@ from ledger.records import Abort, Round, Start
 
 IDLE_SECONDS = 5.0  # between turns of the enrolment that nothing asked for
 RETRY_SECONDS = 0.5
+WATCH_SECONDS = 0.5  # between looks at the decisions of persons
 STOP_SECONDS = 5.0  # a round in hand is let to its end for so long
 Tell = Callable[[dict[str, Any]], None]
 _log = logging.getLogger(__name__)
@@ -38,6 +41,7 @@ class Agent:
 
     Attributes:
         handle: Answers one message: what the Flower node calls.
+        renewed: Whether `run` returned because keys were replaced: a new agent goes on with them.
     """
 
     def __init__(
@@ -64,11 +68,15 @@ class Agent:
         self._tell = tell
         self._stopping = threading.Event()
         self._work = threading.Event()
+        self._hup = threading.Event()
         self._failure: Exception | None = None
+        self.renewed = False
         self._node: Any = None
         self._premises = premises.enter(hospital, clock=clock, consortium=consortium, worker=worker)
         self._follower = self._premises.follower
+        self._offer = self._premises.decisions.offer
         self._enrolment = Enrolment(self._premises, tell)
+        self._troubles = Troubles(tell, clock)
         hooks = Hooks(
             approvals=self._enrolment.approval_of,
             report=self._post_later,
@@ -109,11 +117,15 @@ class Agent:
             authority=self._premises.authority,
             private_key=self._premises.node_key,
             id_file=self._premises.hospital.folder / "node.id",
+            report=partial(self._troubles.report, ROUNDS),
             proxy=self._premises.hospital.proxy,
         )
         threads = [threading.Thread(target=self._guarded, args=(task,), name=name, daemon=True) for name, task in (
             ("follower", self._follow), ("enrolment", self._enrol),
         )]  # fmt: skip
+        self._tell({"event": "following"})
+        if reason := self._premises.standing.person:
+            self._tell({"event": "person", "reason": reason})
         for thread in threads:
             thread.start()
         self._node = FlowerNode(settings, self.handle)
@@ -121,7 +133,6 @@ class Agent:
             threading.Thread(target=self._guarded, args=(self._node.run,), name="node", daemon=True)
         )
         threads[-1].start()
-        self._tell({"event": "following"})
         self._stopping.wait()
         self._node.stop()
         for thread in threads[1:]:
@@ -141,6 +152,11 @@ class Agent:
         self._failure = self._failure or error
         self.stop()
 
+    def reload(self) -> None:
+        """Have `hospital.toml` read again; may be called from any thread or signal handler."""
+        self._hup.set()
+        self._work.set()
+
     def follow_once(self) -> None:
         """Pull and cosign once: what the follower's thread does for ever."""
         self._noticed(self._follower.pull())
@@ -148,6 +164,11 @@ class Agent:
 
     def enrol_once(self) -> bool:
         """Do one turn of the paperwork: what the enrolment's thread does for ever."""
+        offer = self._premises.decisions.offer
+        if self._hup.is_set() or offer != self._offer:  # what a person offers stands in hospital.toml
+            self._hup.clear()
+            self._offer = offer
+            self._reload()
         sight = self._follower.sight()
         if sight is not None:
             self._deal_with_backup(sight)
@@ -165,7 +186,7 @@ class Agent:
                 )
 
     def _follow(self) -> None:
-        self._follower.run(self._stopping, self._noticed)
+        self._follower.run(self._stopping, self._noticed, partial(self._troubles.report, LOG))
 
     def _noticed(self, entries: list[Entry]) -> None:
         """New entries were accepted: there may be a job to answer, or a round about to come."""
@@ -178,7 +199,12 @@ class Agent:
         warm = False
         while not self._stopping.is_set():
             self._work.clear()
-            wait = RETRY_SECONDS
+            wait, stamp = RETRY_SECONDS, self._premises.decisions.stamp()
+            if self._premises.renewed():
+                self.renewed = True
+                self._tell({"event": "keys"})
+                self.stop()
+                return
             try:
                 if not self.enrol_once():
                     wait = IDLE_SECONDS
@@ -190,7 +216,25 @@ class Agent:
                         continue
             except (UnreachableError, WorkerError) as error:
                 _log.info("%s", error)
-            self._work.wait(wait)
+            self._rest(wait, stamp)
+
+    def _reload(self) -> None:
+        """Take up changed settings, or say in one line why not and go on with the old ones."""
+        try:
+            changed = self._premises.settings.reload()
+        except ConfigError as error:
+            _log.error("the old settings hold on: %s", error)
+            return
+        self._premises.worker.adopt(self._premises.hospital)
+        self._enrolment.settings_changed()
+        self._tell({"event": "reloaded", "changed": changed})
+
+    def _rest(self, seconds: float, stamp: int) -> None:
+        """Wait until there may be work: for an entry, a signal, or a decision since the folder had this stamp."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._premises.decisions.stamp() == stamp:
+            if self._work.wait(min(left, WATCH_SECONDS)):
+                return
 
     def _post_later(self, record: Record) -> None:
         self._enrolment.post_later(record)

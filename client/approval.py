@@ -1,8 +1,9 @@
 """Does this hospital take part in a job, and with how much noise? Pure: records, policy and account in.
 
 The noise is fixed here once, as PROTOCOL.md says: the larger of what the job's target and what is left of the
-account require. Half of the held-out side's budget goes to the released model (`plan.evaluation_noise`). So far a
-hospital approves built-in models by rule, or nothing; taking the snapshot and trying the model is the worker's.
+account require. Half of the held-out side's budget goes to the released model (`plan.evaluation_noise`). What the
+policy forbids is refused by rule, whoever asks; what it allows is approved by rule or waits for a person
+(`waits_for`). Taking the snapshot and trying the model is the worker's.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from client import accounting, plan
+from client import accounting, plan, software
 from client.accounting import Event, Lifetime
+from client.budget import Account
+from client.config import Hospital
 from client.errors import BudgetError, DeclinedError, TrainingRefusedError
 from client.job_spec import BUILT_IN, JobSpec
-from client.reviewed import CUSTOM
+from client.reviewed import CUSTOM, reviewed
 from client.settings import Policy
 from ledger.records import Approval, Dataset, Job
 from ledger.state import State
@@ -23,15 +26,35 @@ from ledger.values import Mechanism, Software
 
 REFUSALS: dict[str, str] = {
     "budget": "no useful noise meets the job's target within what is left of the lifetime budget",
+    "cohort": "the dataset's size class is below the smallest that this hospital trains on",
     "data": "the data file cannot be used",
     "dataset": "the dataset's record differs from hospital.toml: register a new version first",
     "delta": "the job's delta is more than a tenth of one over the size class",
     "dictionary": "the job uses another data dictionary than this dataset",
     "model": "the model is not built in, and nobody here has put its model.py into models/",
+    "participants": "the job may run with fewer hospitals than this hospital's policy requires",
+    "person": "a person of this hospital has refused the job",
+    "model-crash": "the job's model.py fails, or gives no model",
+    "model-file": "the job's model.py tried to read or write a file",
+    "model-graph": "the job's model does what cannot be written as a graph of the operations that are offered",
+    "model-memory": "the job's model.py takes more memory than limits.memory_mib allows",
+    "model-network": "the job's model.py tried to reach the network",
+    "model-process": "the job's model.py tried to start a process or a thread, or to signal one",
+    "model-randomness": "the job's model draws random numbers: no dropout is offered",
+    "model-state": "the job's model changes its own weights or buffers, or keeps a memory between examples",
+    "model-system": "the job's model.py made a system call that no model needs",
+    "model-time": "the job's model.py takes longer than limits.model_seconds allows",
     "plan": "the job's model or settings are not offered",
-    "policy": "this hospital's policy approves no such job",
+    "policy": "this hospital's policy approves no job",
     "purpose": "the job's purpose is not permitted",
+    "researcher": "this hospital's policy does not name the researcher",
+    "sandbox": "this machine cannot confine a job's own code, so it runs none: `wardround hospital check` says why",
     "software": "the job names other software than what is installed here",
+}
+
+WAITS: dict[str, str] = {  # why a job that the policy allows is not approved by rule
+    "ask": 'a person decides about every job (policy.approve is "ask")',
+    "own-model": "the job brings a model.py of its own, which a person must read first",
 }
 
 
@@ -94,6 +117,13 @@ def decide(job: Job, offer: Offer) -> Terms:
     return Terms(epsilon=accounting.spell(epsilon), training=training, evaluation=evaluation, spec=spec)
 
 
+def waits_for(job: Job, policy: Policy) -> str:
+    """Return why a job that `decide` accepts must wait for a person: one of WAITS, or "" for the rule's approval."""
+    if policy.approve == "ask":
+        return "ask"
+    return "" if job.training.model in BUILT_IN else "own-model"
+
+
 def record(terms: Terms, *, origin: str, hospital: str, number: int, ref: str, cohort: str) -> Approval:
     """Return the approval to sign.
 
@@ -123,6 +153,31 @@ def spec_of(job: Job, approval: Approval, size_class: int) -> JobSpec:
     return JobSpec.of(approval.job, job.training, approval.training.noise_multiplier, size_class)
 
 
+def offer_of(state: State, hospital: Hospital, account: Account, *, reading: Collection[str] = ()) -> Offer:
+    """Return what a hospital brings to a decision now.
+
+    Args:
+        state: Of the log; the dataset is on it.
+        hospital: The settings.
+        account: May be open for reading only.
+        reading: Digests of model files to count as read by a person, besides those in `models/`.
+
+    Raises:
+        ClientError: the account or `models/` cannot be read, or a package is not installed.
+    """
+    dataset = state.datasets[hospital.ref].record
+    training, heldout = promised(state, hospital.name, dataset.ref)
+    return Offer(
+        dataset=dataset,
+        policy=hospital.policy,
+        software=software.installed(),
+        lifetime=account.lifetime(dataset.ref),
+        training=(*account.events(dataset.ref, "training"), *training),
+        heldout=(*account.events(dataset.ref, "heldout"), *heldout),
+        reviewed={*reviewed(hospital.models), *reading},
+    )
+
+
 def promised(state: State, hospital: str, ref: str) -> tuple[tuple[Event, ...], tuple[Event, ...]]:
     """Return what jobs that this hospital approved, and that have not ended, may still release, by side."""
     training: list[Event] = []
@@ -150,9 +205,13 @@ def remaining(
 def _require_permitted(job: Job, offer: Offer) -> None:
     installed = {s.name: s for s in offer.software}
     private = Decimal(job.delta) * 10 * offer.dataset.size_class <= 1
+    policy, named = offer.policy, offer.policy.researchers
     checks = (
-        (offer.policy.approve == "built-in", "policy"),
-        (job.purpose in offer.dataset.purposes and job.purpose in offer.policy.purposes, "purpose"),
+        (policy.approve != "never", "policy"),
+        (not named or job.researcher in named, "researcher"),
+        (job.purpose in offer.dataset.purposes and job.purpose in policy.purposes, "purpose"),
+        (job.min_participants >= policy.min_participants, "participants"),
+        (offer.dataset.size_class >= policy.smallest_cohort, "cohort"),
         (job.dictionary == offer.dataset.schema, "dictionary"),
         (private, "delta"),
         (_is_known(job, offer), "model"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client import gate, receipts
+from client import gate, hours, receipts
 from client.accounting import event_of
 from client.approval import spec_of
 from client.charges import Charge
@@ -86,6 +86,7 @@ class Attempts:
     def __init__(self, premises: Premises, hooks: Hooks) -> None:
         self._parts = premises
         self._hooks = hooks
+        self._skipped: dict[str, tuple[int, str]] = {}  # job -> the round skipped last, and why
 
     def handle(self, request: Request) -> Reply:
         """Answer one message; never raises."""
@@ -107,7 +108,7 @@ class Attempts:
             job=question.job if question else "",
             round=question.round if question else 0,
             kind=kind,
-            code="crashed" if kind == "skip" else code,
+            code=self._skipped[question.job][1] if question and kind == "skip" else code,
             seconds=time.monotonic() - began,
         )
         self._hooks.tell(outcome)
@@ -115,6 +116,8 @@ class Attempts:
 
     def _obey(self, question: Question, request: Request) -> Reply:
         sight, order = self._gate(question, _bytes(request.model))
+        if code := self._sits_out(question):
+            return self._skip(order, sight, code)
         charge = self._charge(order)
         if charge.repeated:
             return self._again(charge, order, sight)
@@ -122,7 +125,8 @@ class Attempts:
             update, metrics, production = self._compute(order, sight, _bytes(request.model))
         except (WorkerError, TrainingRefusedError) as error:
             _log.warning("round %d of job %s is skipped: %s", question.round, question.job[:12], error)
-            return self._skip(order, sight)
+            return self._skip(order, sight, "crashed")
+        self._require_not_withdrawn(question)  # meanwhile: what was computed stays here, the charge stands
         receipt = receipts.build(
             order,
             charge,
@@ -163,6 +167,7 @@ class Attempts:
         gate.require(not sight.conflict, "conflict")
         gate.require(not parts.standing.person and not self._hooks.restored(sight), "person")
         gate.require(not parts.standing.stopped(question.job), "stopped")
+        self._require_not_withdrawn(question)
         order = gate.judge(
             sight.state,
             question,
@@ -174,6 +179,11 @@ class Attempts:
             now=int(parts.clock()),
         )
         return sight, order
+
+    def _require_not_withdrawn(self, question: Question) -> None:
+        """A person's withdrawal binds at once, logged or not. Raises GateError."""
+        decision = self._parts.decisions.of(question.job)
+        gate.require(decision is None or not decision.forbids, "withdrawn")
 
     def _own(self, question: Question, sight: Sight) -> Own:
         found = sight.state.jobs.get(question.job)
@@ -231,13 +241,32 @@ class Attempts:
     def _again(self, charge: Charge, order: Order, sight: Sight) -> Reply:
         """Answer a question that was answered, or lost, before: never by touching a row."""
         if charge.reply is None:
-            return self._skip(order, sight)
+            return self._skip(order, sight, "crashed")
         return _stored(charge.reply, order)
 
-    def _skip(self, order: Order, sight: Sight) -> Reply:
+    def _sits_out(self, question: Question) -> str:
+        """Return the code of a skip that this hospital wants, or "": decided before anything is charged.
+
+        A round that was charged goes its way, whatever the hour; one that was skipped stays skipped.
+        """
+        if self._parts.account.attempted(question.job, question.round):
+            return ""
+        number, code = self._skipped.get(question.job, (0, ""))
+        if number == question.round:
+            return code
+        now = self._parts.clock()
+        if now < self._parts.decisions.paused_until:
+            return "paused"
+        if not hours.is_open(self._parts.hospital.policy.hours, hours.local(now)):
+            return "hours"
+        # The worker may be preparing another job: a charge that then finds no time to train would be wasted.
+        return "" if self._parts.worker.is_free_within((question.deadline - now) / 2) else "busy"
+
+    def _skip(self, order: Order, sight: Sight, code: str) -> Reply:
         question = order.question
+        self._skipped[question.job] = (question.round, code)
         skip = receipts.skip(
-            sight.state.origin, self._parts.hospital.name, question.job, question.round, "crashed"
+            sight.state.origin, self._parts.hospital.name, question.job, question.round, code
         )
         return Reply(config={"kind": "skip", "record": envelope.sign(skip, self._parts.identity)})
 

@@ -134,6 +134,10 @@ class Account:
             self._mine.add((dataset, number))
             return charge
 
+    def attempted(self, job: str, round_number: int) -> bool:
+        """Whether a round was charged: it is answered from what is stored, or with a skip, and never anew."""
+        return charges.of_round(self._file, job, round_number) is not None
+
     def _again(self, made: Charge, asked: tuple[object, ...]) -> Charge:
         """Return an attempt made earlier, with the reply stored for it."""
         if (made.dataset, made.model_digest, made.training, made.heldout) != asked:

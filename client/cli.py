@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from client import config
-from client.agent import Agent
+from client import config, decisions_cli, join_command, preflight_cli, run_cli, show_cli, unit_cli
 from client.budget import Account
 from client.charges import Statement
-from client.data import SECRET_SIZE, check_file
-from client.errors import ConfigError
-from client.premises import read_dictionary
-from client.private_file import read_private
 from client.standing import Standing
 from ledger import desk, report
 from ledger.source import open_source
@@ -30,45 +23,12 @@ app = typer.Typer(
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
-
-@app.command()
-def run(directory: Directory, as_json: AsJson = False) -> None:
-    """Follow the log, cosign, answer jobs by policy and train, until stopped. Outbound connections only.
-
-    Example: wardround hospital run hospitals/northgate
-    """
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
-    hospital = config.load(directory)
-    with Agent(hospital, tell=_print_json if as_json else _print_words) as agent:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: agent.stop())
-        agent.run()
+app.command("join")(join_command.hospital)
 
 
-@app.command()
-def check(directory: Directory) -> None:
-    """Compare the data file with the data dictionary; exact numbers, for the hospital's own screen only.
-
-    Example: wardround hospital check hospitals/northgate
-    """
-    hospital = config.load(directory)
-    secret = read_private(hospital.secret_file, 4096)
-    if secret is None or len(secret) != SECRET_SIZE:
-        raise ConfigError(f"{hospital.secret_file} must hold {SECRET_SIZE} bytes: restore it from a backup")
-    found = check_file(
-        hospital.place,
-        read_dictionary(hospital),
-        secret=secret,
-        one_row_per_patient=hospital.dataset.one_row_per_patient,
-    )
-    for line in found.lines():
-        typer.echo(line)
-    found.require_usable()
-    if found.size_class != hospital.dataset.size_class:
-        raise ConfigError(
-            f"dataset.size_class in {directory / config.FILE} is {hospital.dataset.size_class}: "
-            f"the power of two nearest to the number of patients is {found.size_class}"
-        )
+app.command()(run_cli.run)
+app.command()(preflight_cli.check)
+app.command(name="unit")(unit_cli.write)
 
 
 @app.command()
@@ -127,18 +87,17 @@ def resume(directory: Directory) -> None:
     typer.echo(f"confirmed ({reason}): start the agent again")
 
 
-def _print_json(event: dict[str, Any]) -> None:
-    typer.echo(json.dumps(event))
-
-
-def _print_words(event: dict[str, Any]) -> None:
-    name = event["event"]
-    if name == "round":
-        kind = f"{event['kind']} ({event['code']})" if event["code"] else event["kind"]
-        typer.echo(f"round {event['round']} of job {event['job'][:12]}: {kind}, {event['seconds']:.2f} s")
-    else:
-        rest = ", ".join(f"{k} {str(v)[:40]}" for k, v in event.items() if k != "event")
-        typer.echo(f"{name}: {rest}" if rest else name)
+for name, command in (
+    ("jobs", show_cli.jobs),
+    ("show", show_cli.show_job),
+    ("approve", decisions_cli.approve),
+    ("refuse", decisions_cli.refuse),
+    ("withdraw", decisions_cli.withdraw),
+    ("pause", decisions_cli.pause),
+    ("unpause", decisions_cli.unpause),
+    ("offer", decisions_cli.offer),
+):
+    app.command(name)(command)
 
 
 def _as_json(statement: Statement) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409)
+_REFUSED = (400, 403, 409, 413)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,7 @@ class Consortium:
         proxy: str = "",
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.time,
+        spare: Callable[[], Sequence[SigningKey]] = tuple,
     ) -> None:
         """Connect to nothing yet.
 
@@ -64,6 +65,7 @@ class Consortium:
             proxy: "http://host:port" that every connection goes through, or "".
             transport: Replaces the network, for tests.
             clock: Unix seconds, for the signatures.
+            spare: Returns what else may be this member's key by now (`client.rotation`), for when `key` is refused.
 
         Raises:
             ConfigError: the certificate is none.
@@ -84,6 +86,7 @@ class Consortium:
         )
         self._key = key
         self._clock = clock
+        self._spare = spare
 
     def close(self) -> None:
         """Close every connection."""
@@ -96,10 +99,7 @@ class Consortium:
             FileNotFoundError: there is none.
             UnreachableError: no answer, or another one than expected.
         """
-        answer = self._request("GET", f"/log/{path}", limit=MAX_FILE_SIZE)
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise FileNotFoundError(path)
-        return _expect(answer).content
+        return self.file(f"/log/{path}", MAX_FILE_SIZE)
 
     def wait_for_pending(self, above: int, seconds: float) -> Pending:
         """Return the pending checkpoint as soon as its size is above `above`, or after `seconds` as it is then.
@@ -163,6 +163,52 @@ class Consortium:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
 
+    def put_blob(self, content: bytes, kind: str) -> str:
+        """Deposit what a job will name; return its digest. It is kept for a day, and then if a job names it.
+
+        Args:
+            content: The bytes.
+            kind: "code", "dictionary" or "model".
+
+        Raises:
+            PostRefusedError: this member may not, or it is too large, or too much waits for a job already.
+            UnreachableError: try again.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        path = f"/api/blobs/{digest}"
+        _json(self._request("PUT", path, params={"kind": kind}, content=content))
+        return digest
+
+    def file(self, path: str, limit: int = MAX_ANSWER) -> bytes:
+        """Return a file of at most `limit` bytes. Raises as `read`."""
+        answer = self._request("GET", path, limit=limit)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise FileNotFoundError(path)
+        return _expect(answer).content
+
+    def put(self, path: str, content: bytes) -> Mapping[str, Any]:
+        """Deposit a file. Raises as `post`."""
+        return self._object("PUT", path, content, MAX_ANSWER)
+
+    def get(self, path: str, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
+        """Return a JSON answer of at most `limit` bytes. Raises as `post`."""
+        return self._object("GET", path, None, limit)
+
+    def post(self, path: str, content: bytes, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
+        """Hand in what is signed itself, or ask for a change; return the answer.
+
+        Raises:
+            PostRefusedError: it is not taken, or there is no such thing.
+            UnreachableError: try again.
+        """
+        return self._object("POST", path, content, limit)
+
+    def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
+        answer = self._request(method, path, content=content, limit=limit)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise PostRefusedError(answer.status_code, "", _reason(answer))
+        return _json(answer)
+
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
         return _json(self._request("GET", "/api/status"))
@@ -177,10 +223,25 @@ class Consortium:
         content: bytes | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
-        request = self._client.build_request(
-            method, path, params=params, content=content, timeout=timeout or self._client.timeout
-        )
-        self._sign(request, content)
+        for key in self._keys():
+            request = self._client.build_request(
+                method, path, params=params, content=content, timeout=timeout or self._client.timeout
+            )
+            self._sign(request, content, key)
+            answer = self._send(request, path, limit)
+            if answer.status_code != httpx.codes.UNAUTHORIZED:
+                self._key = key
+                return answer
+        raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
+
+    def _keys(self) -> Iterator[SigningKey | None]:
+        """Yield the key of now, then, if that is refused, what may have taken its place."""
+        now = self._key
+        yield now
+        if now is not None:
+            yield from (key for key in self._spare() if key != now)
+
+    def _send(self, request: httpx.Request, path: str, limit: int) -> httpx.Response:
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -195,18 +256,15 @@ class Consortium:
             raise UnreachableError(
                 f"the coordinator cannot be reached: {error or type(error).__name__}"
             ) from None
-        answer = httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
-            raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
-        return answer
+        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
 
-    def _sign(self, request: httpx.Request, content: bytes | None) -> None:
-        if self._key is None:
+    def _sign(self, request: httpx.Request, content: bytes | None, key: SigningKey | None) -> None:
+        if key is None:
             return
         target = request.url.raw_path.decode("ascii")
         try:
             headers = signed_request.sign(
-                self._key,
+                key,
                 method=request.method,
                 target=target,
                 body=content,

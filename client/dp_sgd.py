@@ -21,14 +21,19 @@ from torch import Tensor, nn
 
 from client import bookkeeping
 from client.errors import TrainingRefusedError
+from client.graph_model import GraphModel
 from client.losses import per_example_loss
 from client.noise import discrete_gaussian
 from client.randomness import Randomness
 from client.training_plan import TrainingPlan
 
 
-def _backward(losses: Tensor) -> None:
-    """Run the one backward pass of a chunk; each example's gradient is left on the parameters by Opacus's hooks."""
+def _leave_gradients(module: nn.Module, loss: str, features: Tensor, labels: Tensor) -> None:
+    """Leave each example's gradient on the parameters: by Opacus's hooks, or by the graph of a job's own model."""
+    if isinstance(module, GraphModel):
+        module.leave_gradients(loss, features, labels)
+        return
+    losses = per_example_loss(loss, module(features), labels)
     with warnings.catch_warnings():  # the first layer's input is data and needs no gradient: as intended
         warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
         torch.autograd.backward(losses.sum())
@@ -104,7 +109,7 @@ class DiscreteGaussianOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus sh
             )
             return
         self._kept = kept
-        _backward(per_example_loss(self._plan.loss, module(features), labels))
+        _leave_gradients(module, self._plan.loss, features, labels)
         self.clip_and_accumulate()
 
     def clip_and_accumulate(self) -> None:
@@ -161,13 +166,20 @@ class DiscreteGaussianOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus sh
 
 
 def with_example_gradients(module: nn.Module) -> nn.Module:
-    """Wrap a model so that a backward pass of a sum of losses leaves each example's gradient (hooks)."""
+    """Wrap a model so that a backward pass of a sum of losses leaves each example's gradient (hooks).
+
+    A `GraphModel` gives them itself: each example is computed alone, so there is no layer to hang a hook on.
+    """
+    if isinstance(module, GraphModel):
+        return module
     wrapped: nn.Module = GradSampleModule(module, batch_first=True, loss_reduction="sum", strict=True)
     return wrapped
 
 
 def layer_objections(module: nn.Module) -> list[str]:
     """Return what Opacus's own validation finds wrong with a model's layers, one line each."""
+    if isinstance(module, GraphModel):
+        return []  # it has none
     found = [
         *ModuleValidator.validate(module, strict=False),
         *GradSampleModule.validate(module, strict=False),
@@ -181,7 +193,7 @@ def example_gradients(wrapped: nn.Module, loss: str, features: Tensor, labels: T
     Raises:
         TrainingRefusedError: some parameter got no per-example gradient.
     """
-    _backward(per_example_loss(loss, wrapped(features), labels))
+    _leave_gradients(wrapped, loss, features, labels)
     parts: list[Tensor] = []
     for name, p in wrapped.named_parameters():
         sample = getattr(p, "grad_sample", None)

@@ -23,6 +23,22 @@ class TrainingRefusedError(ClientError):
     """This model, plan or data cannot be trained privately: change what the message names, nothing was charged."""
 
 
+class GraphError(TrainingRefusedError):
+    """The graph of a job's own model is not one that is offered: change the model as the message says."""
+
+
+class ModelRefusedError(TrainingRefusedError):
+    """A job's `model.py` does what no model may: change the model as the message says.
+
+    Attributes:
+        code: One of `client.approval.REFUSALS`.
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
 class BudgetError(ClientError):
     """The privacy account, its disk or a plan's cost does not allow this: nothing was half written, send nothing."""
 
@@ -55,7 +71,7 @@ class PostRefusedError(ClientError):
     """The coordinator refused a record or a cosignature.
 
     Attributes:
-        status: Its HTTP status: 400, 403 or 409.
+        status: Its HTTP status: 400, 403, 409 or 413.
         rule: The ledger rule that it names, or "".
     """
 
@@ -89,6 +105,10 @@ class WorkerError(ClientError):
         self.code = code
 
 
+class SandboxError(ClientError):
+    """The kernel does not confine this process: run no code here that it was to confine."""
+
+
 class DeclinedError(ClientError):
     """This hospital does not take part in a job: post the code as its refusal.
 
@@ -101,5 +121,53 @@ class DeclinedError(ClientError):
         self.code = code
 
 
+class DecisionError(ClientError):
+    """A person's command cannot be carried out as it stands: do what the line says, nothing was decided."""
+
+
 class LocalStateError(ClientError):
     """A file that the agent keeps cannot be read or written: see to the disk, then start the agent again."""
+
+
+class JobFileError(ClientError):
+    """A job folder cannot be used as it is: correct what is named, nothing was sent.
+
+    Attributes:
+        problems: One line for each thing that is wrong.
+    """
+
+    def __init__(self, *problems: str, where: str = "") -> None:
+        if len(problems) > 1:
+            text = f"{len(problems)} problems: {'; '.join(problems)}"
+        else:
+            text = "".join(problems)
+        super().__init__(f"{where}: {text}" if where else text)
+        self.problems = problems
+
+
+class JobStateError(ClientError):
+    """What is asked of a job does not fit its place in its life on the log: the message says what does."""
+
+
+class InterceptedError(ClientError):
+    """Who answers is not the coordinator that the invitation names: nothing was sent or written."""
+
+
+class JoiningError(ClientError):
+    """Joining cannot go on as it is: do what the message says, then give the same command again.
+
+    Attributes:
+        status: The coordinator's HTTP status, or 0 where it was not asked.
+    """
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ProposalError(ClientError):
+    """A proposal cannot be shown or signed as it is: nothing was signed; do what the message says."""
+
+
+class UnsoundLogError(ClientError):
+    """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""

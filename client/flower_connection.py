@@ -57,6 +57,9 @@ class NodeSettings:
     authority: bytes  # PEM certificate that its TLS is checked against
     private_key: bytes  # PEM, of `new_node_key`
     id_file: Path  # remembers the node id, to take over from a crashed predecessor
+    report: Callable[[str], None] = lambda trouble: (
+        None
+    )  # told why there is no connection, and "" when there is
     proxy: str = ""  # "http://host:port" that every connection goes through
     busy_seconds: float = 0.05  # between requests while a message is expected
     idle_seconds: float = 1.0  # between requests when nothing happens
@@ -82,6 +85,11 @@ def new_node_key() -> tuple[bytes, bytes]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return private, public_key_to_bytes(key.public_key())
+
+
+def public_half(private: bytes) -> bytes:
+    """Return the public key, PEM, of a node's private one. Raises NodeKeyError."""
+    return public_key_to_bytes(_load_key(private).public_key())
 
 
 class Connection:
@@ -217,6 +225,7 @@ class Connection:
         elif self.trouble and not trouble:
             _log.info("connected to %s", self._settings.address)
         self.trouble = trouble
+        self._settings.report(trouble)
 
 
 class _FleetClient(FleetHttpClient):

@@ -155,10 +155,10 @@ class Follower:
             before = self._mirror.entries(found.last_index - record.receipts, found.last_index)
         return [*map(parse_entry, before), closing]
 
-    def entries(self) -> list[Entry]:
-        """Return everything accepted: for the rare reader of all of it."""
+    def entries(self, start: int = 0) -> list[Entry]:
+        """Return everything accepted from an index on; from 0 for the rare reader of all of it."""
         with self._lock:
-            return [parse_entry(data) for data in self._mirror.entries(0, self._mirror.size)]
+            return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
 
     def cosign(self) -> None:
         """Cosign everything accepted and hand the cosignature over, unless that was done.
@@ -180,12 +180,18 @@ class Follower:
                 _log.warning("the cosignature of size %d was not taken: %s", size, error)
             self._posted = size
 
-    def run(self, stopping: threading.Event, tell: Callable[[list[Entry]], None]) -> None:
+    def run(
+        self,
+        stopping: threading.Event,
+        tell: Callable[[list[Entry]], None],
+        report: Callable[[str], None] = lambda trouble: None,
+    ) -> None:
         """Follow the log until `stopping`.
 
         Args:
             stopping: Set by whoever ends the agent.
             tell: Called with every batch of new entries, after it was cosigned.
+            report: Told why the log cannot be followed, in one line, and "" when it can.
 
         Raises:
             StorageError: the disk failed: stop, and start the agent again.
@@ -196,6 +202,7 @@ class Follower:
             try:
                 tell(self._step())
                 wait, trouble = BACKOFF[0], ""
+                report("")
                 continue
             except StorageError:
                 raise
@@ -203,6 +210,7 @@ class Follower:
                 if str(error) != trouble and not stopping.is_set():
                     trouble = str(error)
                     _log.warning("%s", trouble)
+                    report(trouble)
             stopping.wait(wait)
             wait = min(2 * wait, longest)
 

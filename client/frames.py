@@ -47,19 +47,22 @@ def send(
                 continue
 
 
-def receive(descriptor: int, *, until: float | None = None) -> tuple[dict[str, Any], bytes]:
+def receive(
+    descriptor: int, *, until: float | None = None, max_body: int = MAX_BODY
+) -> tuple[dict[str, Any], bytes]:
     """Read one message.
 
     Args:
         descriptor: The pipe's reading end.
         until: `time.monotonic()` after which to give up; None waits for ever.
+        max_body: The longest body that may come, bytes.
 
     Raises:
         TimeoutError: it did not come in time.
         EOFError: the other side is gone, or does not keep to the format.
     """
     sizes = _LENGTHS.unpack(_exactly(descriptor, _LENGTHS.size, until))
-    if sizes[0] > MAX_HEADER or sizes[1] > MAX_BODY:
+    if sizes[0] > MAX_HEADER or sizes[1] > max_body:
         raise EOFError("not a message of ours")
     text, body = _exactly(descriptor, sizes[0], until), _exactly(descriptor, sizes[1], until)
     try:

@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from client import rotation
 from client.config import FILE as HOSPITAL_FILE
 from client.config import read_file, read_key, require_address
 from client.consortium import Consortium
@@ -56,6 +57,7 @@ class Membership(Part):
             read_file(self.folder / self.authority),
             key=self.read_identity_key(),
             proxy=self.proxy,
+            spare=lambda: rotation.candidates(self.folder),
         )
 
 

@@ -1,23 +1,20 @@
-"""The built-in models, the packed form in which a model travels, and the loading of a job's `model.py`.
+"""The built-in models, and the packed form in which a model travels.
 
 Built-in models give one output per example for a binary label. Their normalisation is GroupNorm:
 BatchNorm lets a patient change what the model computes for the others. First weights are a pure
 function of public settings, made by SHAKE-256 and arithmetic that every machine does alike, so that
 all sides begin with the same bytes. A model is packed as one float32 array: the parameters in
 `named_parameters()` order, each flattened in C order. Whether a model may be trained under
-differential privacy is decided by `client.model_check`.
+differential privacy is decided by `client.model_check`. A job's own `model.py` becomes a module in
+`client.graph_model`: its code runs in a builder, never here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
-import importlib.util
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from types import CodeType
 
 import numpy as np
 import torch
@@ -28,8 +25,7 @@ from client.errors import TrainingRefusedError
 
 BUILT_IN = ("logistic-regression", "mlp", "small-cnn")
 IMAGE_SHAPE = (1, 28, 28)  # channels, height, width: what small-cnn takes
-MAX_SOURCE_SIZE = 1 << 20  # bytes of a model.py
-# What the code of a job's model may raise on being run; anything else stops the worker.
+# What building or trying a model may raise; anything else stops the process.
 JOB_CODE_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -97,7 +93,7 @@ def build(settings: ModelSettings) -> nn.Module:
     """Build a built-in model, in training mode; its weights are whatever torch gives: use `initial_parameters`.
 
     Raises:
-        TrainingRefusedError: settings name a job's `model.py`; that is loaded by `load_source`.
+        TrainingRefusedError: settings name a job's `model.py`; that is rebuilt by `client.graph_model`.
     """
     if settings.name == "logistic-regression":
         return nn.Linear(settings.input_shape[0], settings.outputs)
@@ -105,52 +101,7 @@ def build(settings: ModelSettings) -> nn.Module:
         return _mlp(settings)
     if settings.name == "small-cnn":
         return _small_cnn(settings)
-    raise TrainingRefusedError("model.py is no built-in model: load it by its path and digest")
-
-
-class _SourceLoader(importlib.abc.InspectLoader):
-    """Runs exactly the bytes whose digest was checked, not what the path holds a moment later."""
-
-    def __init__(self, source: bytes) -> None:
-        self._source = source
-
-    def get_source(self, fullname: str) -> str:
-        return self._source.decode()
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._source, "model.py")
-
-
-def load_source(path: Path, digest: str, settings: ModelSettings) -> nn.Module:
-    """Run a job's `model.py` and return `build_model(input_shape=..., outputs=...)` of it.
-
-    Only the worker calls this, and only for a digest that the hospital approved. The file supplies
-    the model alone: the training loop, the loss and the noise are ours.
-
-    Args:
-        path: The file.
-        digest: SHA-256 of its bytes, lowercase hex, as the job states it.
-        settings: Given to `build_model` as keyword arguments.
-
-    Raises:
-        TrainingRefusedError: the file is not the approved one, or gives no module.
-    """
-    with path.open("rb") as file:
-        source = file.read(MAX_SOURCE_SIZE + 1)
-    if len(source) > MAX_SOURCE_SIZE or hashlib.sha256(source).hexdigest() != digest:
-        raise TrainingRefusedError("model.py is not the file that the job names: fetch the job again")
-    loader = _SourceLoader(source)
-    spec = importlib.util.spec_from_loader(f"wardround_job_{digest[:16]}", loader)
-    assert spec is not None  # it is None only without a loader
-    code = importlib.util.module_from_spec(spec)
-    try:
-        loader.exec_module(code)
-        model = code.build_model(input_shape=settings.input_shape, outputs=settings.outputs)
-    except JOB_CODE_ERRORS as error:
-        raise TrainingRefusedError(f"model.py does not build a model: {type(error).__name__}") from error
-    if not isinstance(model, nn.Module):
-        raise TrainingRefusedError("model.py: build_model must return a torch.nn.Module")
-    return model.train()
+    raise TrainingRefusedError("model.py is no built-in model: it is rebuilt from its graph")
 
 
 def pack(module: nn.Module) -> NDArray[np.float32]:

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client import dictionary as dictionaries
+from client import rotation
 from client.budget import Account
 from client.config import Hospital
 from client.consortium import Consortium
+from client.decisions import Decisions
 from client.dictionary import Dictionary
 from client.errors import ConfigError, DictionaryError, LocalStateError
 from client.follower import Follower
+from client.live_settings import LiveSettings
 from client.standing import Standing
 from client.worker import Worker
 from ledger import envelope
@@ -31,18 +34,45 @@ from ledger.signature import SigningKey
 class Premises:
     """What an agent works with; `close` gives it all back."""
 
-    hospital: Hospital
-    dictionary: Dictionary
+    settings: LiveSettings
     identity: SigningKey = field(repr=False)
+    witness: SigningKey = field(repr=False)
     authority: bytes
     node_key: bytes = field(repr=False)
     consortium: Consortium
     worker: Worker
     standing: Standing
+    decisions: Decisions
     account: Account
     follower: Follower
     clock: Callable[[], float]  # Unix seconds
     files: ExitStack = field(repr=False)
+
+    @property
+    def hospital(self) -> Hospital:
+        """The settings of now."""
+        return self.settings.hospital
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """The data dictionary of now."""
+        return self.settings.dictionary
+
+    def renewed(self) -> bool:
+        """Put in force what keys the log names by now; tell whether they are others than those held here.
+
+        Raises:
+            ClientError: a key's file cannot be read or written.
+        """
+        sight, hospital = self.follower.sight(), self.hospital
+        if sight is not None:
+            rotation.settle(hospital.folder, sight.state, hospital.name)
+        held = (self.identity, self.witness, self.node_key)
+        return held != (
+            hospital.read_identity_key(),
+            hospital.read_witness_key(),
+            hospital.read_node_key(),
+        )
 
     def close(self) -> None:
         """End the worker and close every file."""
@@ -63,14 +93,19 @@ def enter(
     """
     identity, witness = hospital.read_identity_key(), hospital.read_witness_key()
     authority, node_key = hospital.read_authority(), hospital.read_node_key()
-    dictionary = read_dictionary(hospital)
+    settings = LiveSettings(hospital, read_dictionary)
     with ExitStack() as files:
         door = consortium or Consortium(
-            hospital.coordinator, authority, key=identity, proxy=hospital.proxy, clock=clock
+            hospital.coordinator,
+            authority,
+            key=identity,
+            proxy=hospital.proxy,
+            clock=clock,
+            spare=lambda: rotation.candidates(hospital.folder),
         )
         files.enter_context(closing(door))
         process = files.enter_context(closing(Worker(hospital, worker)))
-        process.survey(dictionary.to_bytes())
+        process.survey(settings.dictionary.to_bytes())
         standing = Standing(hospital.folder)
         account = files.enter_context(closing(Account.open(hospital.account)))
         mirror = open_mirror(hospital.mirror, hospital.charter)
@@ -78,14 +113,15 @@ def enter(
             closing(Follower(mirror, door, witness, clock, may_cosign=lambda: not standing.person))
         )
         return Premises(
-            hospital=hospital,
-            dictionary=dictionary,
+            settings=settings,
             identity=identity,
+            witness=witness,
             authority=authority,
             node_key=node_key,
             consortium=door,
             worker=process,
             standing=standing,
+            decisions=Decisions(hospital.folder),
             account=account,
             follower=follower,
             clock=clock,

@@ -45,7 +45,8 @@ def read_private(path: Path, max_size: int) -> bytes | None:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(max_size + 1)
+            size = os.fstat(file.fileno()).st_size  # reading takes as much memory as is asked for
+            data = file.read(min(size, max_size) + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -53,3 +54,16 @@ def read_private(path: Path, max_size: int) -> bytes | None:
     if len(data) > max_size:
         raise LocalStateError(f"{path} is larger than {max_size} bytes: it is not what it should be")
     return data
+
+
+def remove_private(path: Path) -> None:
+    """Remove a file, if it is there; it is gone from the disk when this returns. Raises LocalStateError."""
+    try:
+        path.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise LocalStateError(f"cannot remove {path}: {error.strerror}; see to the disk") from None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from client.errors import LocalStateError
+from client.errors import LocalStateError, TrainingRefusedError
 
 FOLDER = "models"
-MAX_SIZE = 1 << 20  # bytes of one file; `client.models` allows no more
+MAX_SIZE = 1 << 20  # bytes of one file
 CUSTOM = "custom"  # what a job names its model when it brings its own
 
 
@@ -27,3 +27,24 @@ def reviewed(folder: Path) -> dict[str, Path]:
         return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
     except OSError as error:
         raise LocalStateError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def source_of(folder: Path, digest: str) -> bytes:
+    """Return the bytes of a reviewed model file.
+
+    Args:
+        folder: The hospital's.
+        digest: SHA-256 of the file in lowercase hex, as the job states it.
+
+    Raises:
+        TrainingRefusedError: nobody here has read such a file.
+        LocalStateError: the folder is there and cannot be read.
+    """
+    if (path := reviewed(folder).get(digest)) is not None:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise LocalStateError(f"cannot read {path}: {error.strerror}") from None
+        if hashlib.sha256(data).hexdigest() == digest:  # not what the path held a moment before
+            return data
+    raise TrainingRefusedError("the job's model.py is not among the files that this hospital has read")

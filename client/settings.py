@@ -5,22 +5,17 @@ Nothing here can come from outside: no message changes a policy, only the person
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from decimal import Decimal as Number
 from typing import Annotated
 
+from client import hours
 from ledger.canonical import Text, Within
 from ledger.errors import MalformedError
 from ledger.values import Code, Decimal, Name, Part, Positive
 
 APPROVE = ("ask", "built-in", "never")
 KINDS = ("csv", "fhir", "images", "npz", "parquet", "sql")
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_HOURS = re.compile(
-    r"(?:(mon|tue|wed|thu|fri|sat|sun)(?:-(mon|tue|wed|thu|fri|sat|sun))? )?"
-    r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])"
-)
 Line = Annotated[str, Text(r"[^\x00-\x1f]{1,4096}", "one line of text")]
 MaybeLine = Annotated[str, Text(r"[^\x00-\x1f]{0,4096}", "one line of text")]
 Mebibytes = Annotated[int, Within(1, 1 << 24)]
@@ -83,8 +78,7 @@ class Policy(Part):
         if not Number(self.max_epsilon_per_job) > 0 or Number(self.max_epsilon_per_job) % Number("0.01"):
             raise MalformedError("policy.max_epsilon_per_job must be a multiple of 0.01 above 0")
         for span in self.hours:
-            if _HOURS.fullmatch(span) is None:
-                raise MalformedError('policy.hours must be like "mon-fri 19:00-06:00" or "08:00-17:30"')
+            hours.parse(span)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

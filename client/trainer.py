@@ -7,14 +7,13 @@ is not finite, a score that is no number counts as 0. Both results have a size t
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client import models
+from client import graph_model, models
 from client.data import Snapshot
 from client.errors import TrainingRefusedError
 from client.histograms import count_noise, score_histogram
@@ -22,7 +21,7 @@ from client.job_spec import JobSpec
 from client.model_check import check_model
 from client.models import ModelSettings
 from client.randomness import Randomness, system_randomness
-from client.reviewed import CUSTOM, reviewed
+from client.reviewed import CUSTOM
 from client.software import models_digest
 from client.training import chunk_size_for, train_round
 from client.training_plan import TrainingPlan
@@ -43,7 +42,9 @@ class Trainer:
         rows: Snapshot,
         *,
         check: bool,
-        code: Path,
+        graph: bytes = b"",
+        gpu: bool = False,
+        threads: int = 1,
         randomness: Randomness | None = None,
     ) -> None:
         """Build the model and, with `check`, try whether it may be trained privately.
@@ -52,14 +53,16 @@ class Trainer:
             spec: What the job and this hospital's approval say.
             rows: The job's one snapshot.
             check: Whether the model is new here.
-            code: Folder of the model files that a person of this hospital has read.
+            graph: What the builder made of the job's own model.py; empty for a built-in model.
+            gpu: Whether a graphics processor may train, if there is one.
+            threads: Torch's, while it trains.
             randomness: The operating system's, unless a test says otherwise.
 
         Raises:
             TrainingRefusedError: the model or the plan is not offered, or not the one that the job names.
         """
         shape = rows.features.shape[1:]
-        self._module = _build(spec, shape, code)
+        self._module = _build(spec, shape, graph)
         self.parameters = sum(p.numel() for p in self._module.parameters())
         if self.parameters != spec.parameters:
             raise TrainingRefusedError(
@@ -73,12 +76,20 @@ class Trainer:
         self._features, self._labels = torch.from_numpy(features), torch.from_numpy(labels)
         held_out, self._held_out_labels = rows.evaluation
         self._held_out = torch.from_numpy(held_out)
+        self._device, self._threads = "cuda" if gpu and torch.cuda.is_available() else "cpu", threads
         self._randomness = randomness or system_randomness()
 
     def train(self, parameters: NDArray[np.float32]) -> tuple[NDArray[np.int64] | NDArray[np.float32], bool]:
         """Train one round; return the packed update, and whether its noise is fit for production."""
         update = train_round(
-            self._module, parameters, self._features, self._labels, self._plan, self._randomness, threads=1
+            self._module,
+            parameters,
+            self._features,
+            self._labels,
+            self._plan,
+            self._randomness,
+            device=self._device,
+            threads=self._threads,
         )
         return update, self._randomness.production
 
@@ -106,18 +117,38 @@ class Trainer:
         return scores
 
 
-def _build(spec: JobSpec, shape: tuple[int, ...], code: Path) -> nn.Module:
-    name = "model.py" if spec.model == CUSTOM else spec.model
-    settings = ModelSettings(name=name, input_shape=shape, outputs=spec.outputs, hidden=spec.hidden)
+def _build(spec: JobSpec, shape: tuple[int, ...], graph: bytes) -> nn.Module:
     if spec.model == CUSTOM:
-        if (path := reviewed(code).get(spec.model_code)) is None:
-            raise TrainingRefusedError(
-                "the job's model.py is not among the files that this hospital has read"
-            )
-        return models.load_source(path, spec.model_code, settings)
+        if not graph:
+            raise TrainingRefusedError("the graph of the job's model.py is not here: have it built first")
+        return graph_model.from_bytes(graph, shape)
+    settings = ModelSettings(name=spec.model, input_shape=shape, outputs=spec.outputs, hidden=spec.hidden)
     if spec.model_code != models_digest():
         raise TrainingRefusedError("the job names another version of the built-in models: install that one")
     return models.build(settings)
+
+
+def try_graph(spec: JobSpec, graph: bytes, shape: tuple[int, ...]) -> None:
+    """Try whether a job's own model may be trained privately, and whether one chunk of it fits into memory.
+
+    Args:
+        spec: The job's.
+        graph: What its builder wrote.
+        shape: Of one example, by the data dictionary.
+
+    Raises:
+        GraphError: the graph is refused.
+        TrainingRefusedError: the model is not the one that the job names, or not to be trained privately.
+    """
+    module = graph_model.from_bytes(graph, shape)
+    found = sum(p.numel() for p in module.parameters())
+    if found != spec.parameters:
+        raise TrainingRefusedError(
+            f"the job's model.py has {found} parameters, the job says {spec.parameters}"
+        )
+    check_model(module, example_shape=shape, loss=spec.loss, outputs=spec.outputs)
+    size = spec.plan(chunk_size_for(module, shape)).chunk_size
+    module.leave_gradients(spec.loss, torch.zeros((size, *shape)), torch.zeros(size))
 
 
 def warm_up() -> None:

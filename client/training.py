@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from client import bookkeeping
 from client.dp_sgd import DiscreteGaussianOptimizer, with_example_gradients
 from client.errors import TrainingRefusedError
+from client.graph_model import GraphModel
 from client.models import pack, unpack
 from client.randomness import Randomness
 from client.training_plan import TrainingPlan
@@ -54,6 +55,8 @@ def chunk_size_for(module: nn.Module, example_shape: tuple[int, ...]) -> int:
     if bookkeeping.applies(module, torch.zeros((2, *example_shape))):
         return 256  # no per-example gradients are stored
     parameters = sum(p.numel() for p in module.parameters())
+    if isinstance(module, GraphModel):
+        parameters += 2 * module.graph.elements  # kept for the backward pass, for each example
     return int(min(256, max(16, 2 ** int(np.log2(max(1, 2**21 // parameters))))))
 
 

@@ -5,16 +5,21 @@ opens no connection, holds no key but the dataset's secret while it reads the fi
 is a code of a fixed list, public bytes or a commitment; an error that nobody foresaw ends the process, and its
 text, which could hold a value of a row, is written nowhere.
 
+It confines itself before it reads anything (`client.sandbox`), and runs no code but ours: a job's own model reaches
+it as a graph of numbers, which `client.model_graph` reads as the work of an enemy.
+
 Commands that come before a job (`survey`, `prepare`) may refuse a file. After that no row can: `train` and
 `histogram` answer with the same kind and size whatever the rows hold.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,10 +35,20 @@ from client import dictionary as dictionaries
 from client import frames, snapshot_file
 from client.data import Snapshot, check_file, snapshot
 from client.dictionary import Dictionary
-from client.errors import ClientError, DataError, DictionaryError, LocalStateError, TrainingRefusedError
+from client.errors import (
+    ClientError,
+    DataError,
+    DictionaryError,
+    GraphError,
+    LocalStateError,
+    TrainingRefusedError,
+)
 from client.job_spec import JobSpec
 from client.private_file import read_private, write_private
+from client.reviewed import CUSTOM
+from client.sandbox import WorkerRights, confine_worker
 from client.source import Place
+from ledger import canonical
 from ledger.errors import MalformedError
 
 if TYPE_CHECKING:
@@ -41,6 +56,10 @@ if TYPE_CHECKING:
 
 SNAPSHOT = "snapshot"
 SALT = "salt"
+GRAPH = "graph"
+MAX_GRAPH = 16 << 20  # bytes, as `client.model_graph`, which needs torch
+OUT_OF_MEMORY = 77  # exit status
+_PLAIN = WorkerRights(read=(), network=False, gpu=False, memory_mib=8192, threads=1)
 _OK = {"code": "ok"}
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 Answer = tuple[dict[str, Any], bytes]
@@ -84,8 +103,9 @@ class Rows:
 class Worker:
     """What the process holds: one trainer for each job that was opened."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rights: WorkerRights = _PLAIN) -> None:
         self._folder = folder
+        self._rights = rights
         self._trainers: dict[str, Trainer] = {}
 
     def answer(self, header: dict[str, Any], body: bytes) -> Answer:
@@ -97,6 +117,8 @@ class Worker:
             return {"code": "file", "line": str(error)}, b""
         except (DictionaryError, MalformedError):
             return {"code": "malformed"}, b""
+        except GraphError as error:  # about the job's code alone
+            return {"code": "model-graph", "line": str(error)}, b""
         except TrainingRefusedError as error:  # about the model and the plan, tried on random numbers
             return {"code": "model", "line": str(error)}, b""
         except LocalStateError:
@@ -129,6 +151,15 @@ class Worker:
         write_private(self._folder / f"dataset-{header['version']}.{SALT}", salt)
         return {"code": "ok", "cohort": snapshot_file.commitment(data, salt)}, b""
 
+    def _model(self, header: dict[str, Any], body: bytes) -> Answer:
+        """Try the graph of a job's own model, before any row is read for the job, and keep it."""
+        from client import trainer
+
+        spec = JobSpec.from_json(header["spec"])
+        trainer.try_graph(spec, body, tuple(header["input_shape"]))
+        write_private(self._folder / spec.job / GRAPH, body)
+        return _OK, b""
+
     def _prepare(self, header: dict[str, Any], body: bytes) -> Answer:
         """Take a job's one snapshot and try its model and plan; return the commitment to its rows."""
         from client import trainer
@@ -139,7 +170,7 @@ class Worker:
             Rows.of(header),
         )
         taken = rows.snapshot(dictionary, bytes.fromhex(spec.job))
-        made = trainer.Trainer(spec, taken, check=True, code=Path(header["models"]))
+        made = trainer.Trainer(spec, taken, check=True, **self._means(spec))
         salt = secrets.token_bytes(snapshot_file.SALT_SIZE)
         data = snapshot_file.to_bytes(taken)
         folder = self._folder / spec.job
@@ -158,9 +189,14 @@ class Worker:
         from client import trainer
 
         self._trainers[spec.job] = trainer.Trainer(
-            spec, snapshot_file.from_bytes(data), check=False, code=Path(header["models"])
+            spec, snapshot_file.from_bytes(data), check=False, **self._means(spec)
         )
         return _OK, b""
+
+    def _means(self, spec: JobSpec) -> dict[str, Any]:
+        """Return what a trainer works with besides the rows."""
+        graph = read_private(self._folder / spec.job / GRAPH, MAX_GRAPH) if spec.model == CUSTOM else None
+        return {"graph": graph or b"", "gpu": self._rights.gpu, "threads": self._rights.threads}
 
     def _train(self, header: dict[str, Any], body: bytes) -> Answer:
         """Train one round."""
@@ -182,7 +218,7 @@ class Worker:
             raise _CodeError("malformed")
         self._trainers.pop(job, None)
         try:
-            for name in (SNAPSHOT, SALT):
+            for name in (SNAPSHOT, SALT, GRAPH):
                 (self._folder / job / name).unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 (self._folder / job).rmdir()
@@ -200,6 +236,7 @@ COMMANDS: dict[str, Callable[[Worker, dict[str, Any], bytes], Answer]] = {
     "warm": Worker._warm,
     "survey": Worker._survey,
     "commit": Worker._commit,
+    "model": Worker._model,
     "prepare": Worker._prepare,
     "open": Worker._open,
     "train": Worker._train,
@@ -218,9 +255,9 @@ def _little_endian(values: NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def serve(folder: Path, reading: int, writing: int) -> None:
+def serve(folder: Path, rights: WorkerRights, reading: int, writing: int) -> None:
     """Answer commands until the pipe ends."""
-    worker = Worker(folder)
+    worker = Worker(folder, rights)
     while True:
         try:
             header, body = frames.receive(reading)
@@ -248,10 +285,20 @@ def main() -> None:
     os.dup2(nowhere, 1)  # what a library prints goes nowhere
     os.dup2(nowhere, 2)
     os.umask(0o077)
+    folder = Path(sys.argv[1]).resolve()
+    rights = canonical.build(WorkerRights, json.loads(sys.argv[2])) if len(sys.argv) > 2 else _PLAIN
+    tempfile.tempdir = os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # torch asks for both
     try:
-        serve(Path(sys.argv[1]), 0, writing)
+        confine_worker(folder, rights)
+        serve(folder, rights, 0, writing)
     except (BrokenPipeError, KeyboardInterrupt):
         return
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # torch has no class of its own for it
+            raise
+        sys.exit(OUT_OF_MEMORY)
 
 
 if __name__ == "__main__":

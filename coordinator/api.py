@@ -1,163 +1,88 @@
-"""The coordinator's API: members' records, cosignatures, witnesses' reports, public blobs and the status.
+"""The coordinator's API: members' records, cosignatures, witnesses' reports, what members may read, and the status.
 
-    POST /api/records       one signed entry                       -> {"index", "digest"}
-    POST /api/cosignatures  {"size", "line"}                       -> {"final"}
-    POST /api/reports       {"nonce", "note", "entries": [base64]} -> {"writable", "more"}
-    GET  /api/blobs/DIGEST  data dictionaries, model code, released models and cards; nothing else of the store
-    GET  /api/status        for displays
-A change is a signed record, so its signature is the authentication; reading is for present members, whose requests
-are signed (`coordinator.callers`). Errors are {"error": one line}, and "rule" where
-a rule of the ledger forbids it: 400 malformed, 403 wrong signature, 409 against a rule, 413 too large, 503 later.
-Everything that arrives is hostile until parsed.
+Which paths these handlers answer, who may ask and what comes back is in `coordinator.endpoints`; refusals and limits
+are `coordinator.routing`'s. A change is a signed record, so its signature is the authentication.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from coordinator.blobs import BlobStore
-from coordinator.callers import Callers, RefusedError
-from coordinator.errors import CoordinatorError
-from coordinator.histories import History
+from coordinator.handouts import Handouts
+from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
-from ledger.errors import LedgerError, MalformedError, ReadOnlyError, RuleError, StorageError
-from ledger.records import MAX_RECORD_SIZE
+from ledger.errors import MalformedError
 from ledger.signature import Signature
 
-MAX_COSIGNATURE = 16 << 10  # bytes of a body; an ML-DSA-44 line has 3.3 KB
-MAX_REPORT = 16 << 20  # the tail that a log may have lost
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 Status = Callable[[], Mapping[str, Any]]
 
 
-class _TooLargeError(Exception):
-    """A body is larger than this request may have."""
-
-
 class Api:
-    """Answers requests. Mount `routes` under `/api`."""
+    """Answers what concerns the log and the store; `handlers` by their names in the table."""
 
-    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status, callers: Callers) -> None:
+    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status, handouts: Handouts) -> None:
         """Answer for one log and one store.
 
         Args:
             sequencer: Owner of the log.
             blobs: The store.
             status: Returns what displays show; called in a thread.
-            callers: Tells who reads.
+            handouts: Says who may read which blob, and puts it on the record.
         """
         self._sequencer = sequencer
         self._blobs = blobs
         self._status = status
-        self._callers = callers
-        self.routes = (
-            Route("/records", guarded(self._records), methods=["POST"]),
-            Route("/cosignatures", guarded(self._cosignatures), methods=["POST"]),
-            Route("/reports", guarded(self._reports), methods=["POST"]),
-            Route("/blobs/{digest}", guarded(self._blob), methods=["GET"]),
-            Route("/status", guarded(self._show_status), methods=["GET"]),
-        )
+        self._handouts = handouts
+        self.handlers: dict[str, Handler] = {
+            "records": self._records,
+            "cosignatures": self._cosignatures,
+            "reports": self._reports,
+            "blob": self._blob,
+            "status": self._show_status,
+        }
 
-    async def _records(self, request: Request) -> Response:
-        data = await _body(request, MAX_RECORD_SIZE)
-        submitted = await run_in_threadpool(self._sequencer.submit, data)
+    async def _records(self, call: Call) -> Response:
+        submitted = await run_in_threadpool(self._sequencer.submit, call.body)
         return JSONResponse({"index": submitted.index, "digest": submitted.digest})
 
-    async def _cosignatures(self, request: Request) -> Response:
-        found = _object(await _body(request, MAX_COSIGNATURE), {"size": int, "line": str})
+    async def _cosignatures(self, call: Call) -> Response:
+        found = _object(call.body, {"size": int, "line": str})
         line = Signature.from_line(found["line"].removesuffix("\n") + "\n")
         try:
             final = await run_in_threadpool(self._sequencer.cosign, found["size"], line)
         except LookupError as error:
-            return _refused(409, str(error))
+            return refused(409, str(error))
         return JSONResponse({"final": final})
 
-    async def _reports(self, request: Request) -> Response:
+    async def _reports(self, call: Call) -> Response:
         if self._sequencer.standing.writable:
             return JSONResponse({"writable": True, "more": 0})
-        body = await _body(request, MAX_REPORT)
-        found = _object(body, {"nonce": str, "note": str, "entries": list})
+        found = _object(call.body, {"nonce": str, "note": str, "entries": list})
         entries = [_decoded(text) for text in found["entries"]]
-        more = await run_in_threadpool(
-            self._sequencer.report, found["nonce"], found["note"].encode(), entries
-        )
+        note = _encoded(found["note"])
+        more = await run_in_threadpool(self._sequencer.report, found["nonce"], note, entries)
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
-    async def _blob(self, request: Request) -> Response:
-        await self._callers.member(request)
-        digest = request.path_params["digest"]
-        if not _DIGEST.fullmatch(digest) or not any(
-            digest in public(history) for history in self._sequencer.standing.jobs.values()
-        ):
-            return _refused(404, "no such public blob")
+    async def _blob(self, call: Call) -> Response:
+        digest = call.values["digest"]
+        handout = self._handouts.find(self._sequencer.standing, call.sender, digest)
+        if handout is None:
+            return refused(404, "no such blob, or none that this member may read")
         if digest not in self._blobs:
-            return _refused(404, "the coordinator does not hold this blob")
+            return refused(404, "the coordinator does not hold this blob")
         data = await run_in_threadpool(self._blobs.read, digest)
+        await run_in_threadpool(self._handouts.note, handout)
         return Response(data, media_type="application/octet-stream")
 
-    async def _show_status(self, request: Request) -> Response:
-        await self._callers.member(request)
+    async def _show_status(self, call: Call) -> Response:
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})
-
-
-def public(history: History) -> frozenset[str]:
-    """Return the digests of a job's blobs that anybody may read."""
-    job, released = history.job, history.release
-    digests = {job.dictionary, job.model}
-    if job.training.model == "custom":
-        digests.add(job.training.model_code)
-    if released is not None:
-        digests |= {released.artifact, released.card}
-    return frozenset(digests)
-
-
-def guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Turn our own errors into answers; any other one is a fault of ours and becomes a 500 elsewhere."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handle(request)
-        except RefusedError as error:
-            return _refused(error.status, str(error))
-        except _TooLargeError as error:
-            return _refused(413, str(error))
-        except RuleError as error:
-            return _refused(409, error.reason, rule=error.rule)
-        except MalformedError as error:
-            return _refused(400, str(error))
-        except (ReadOnlyError, StorageError) as error:
-            return _refused(503, str(error))
-        except LedgerError as error:
-            return _refused(403, str(error))
-        except CoordinatorError as error:
-            return _refused(503, str(error))
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
-
-    return answer
-
-
-def _refused(status: int, reason: str, **more: str) -> Response:
-    return JSONResponse({"error": reason, **more}, status_code=status)
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """Read a body of at most `limit` bytes. Raises _TooLargeError before more of it is read."""
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise _TooLargeError(f"at most {limit} bytes are taken here")
-    return bytes(data)
 
 
 def _object(data: bytes, wanted: Mapping[str, type]) -> dict[str, Any]:
@@ -174,6 +99,13 @@ def _object(data: bytes, wanted: Mapping[str, type]) -> dict[str, Any]:
         if kind is int and not 0 <= found[name] < 2**63:
             raise MalformedError(f"{name} is out of range")
     return found
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
+        raise MalformedError("the note is no text") from None
 
 
 def _decoded(text: object) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from coordinator import remote_rounds, status
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
-from coordinator.errors import CoordinatorError, StoppedError
+from coordinator.errors import CoordinatorError, StoppedError, TransportError
 from coordinator.evaluations import Evaluations
 from coordinator.exchange import Rounds
 from coordinator.gateway import GatewaySettings
@@ -54,6 +54,7 @@ class BackOffice:
         self._announce = announce
         self._phases = Phases()
         self._runner: Runner | None = None
+        self._nodes: DepositedNodes | None = None
         self._thread: threading.Thread | None = None
         self._measuring = threading.Lock()
         self._measured: dict[str, tuple[int, Evaluations]] = {}  # by job: exchanges seen, and what they say
@@ -82,6 +83,22 @@ class BackOffice:
         problems = dict(self._runner.problems) if self._runner is not None else {}
         return status.status(standing, measured, self._phases.seconds(), problems)
 
+    def scan_nodes(self) -> None:
+        """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
+        if self._nodes is not None:
+            self._nodes.scan()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase."""
+        return self._phases.seconds()
+
+    def online(self) -> int | None:
+        """Return how many hospitals' nodes are connected, or None while nobody knows."""
+        try:
+            return len(self._nodes.online()) if self._nodes is not None else None
+        except TransportError:
+            return None
+
     def _run(self, on_end: Callable[[], None]) -> None:
         self.failure = "the coordinator's runner ended by itself: see the error above"
         try:
@@ -103,7 +120,7 @@ class BackOffice:
                 directory=config.directory / "flower", tls=self._tls, rounds=remote_rounds.FACTORY
             )
             with SuperLink(settings) as superlink:
-                nodes = DepositedNodes(config.nodes, superlink)
+                self._nodes = nodes = DepositedNodes(config.nodes, superlink)
                 nodes.scan()
                 desk = Desk(
                     sequencer=self.sequencer,

@@ -126,15 +126,18 @@ class BlobStore:
         with self._failures("delete"), self._exclusive():
             return self._unlink(self._path(digest))
 
-    def delete_expired(self, *, stored_before: float, keep: Collection[str] = ()) -> list[str]:
+    def delete_expired(
+        self, *, stored_before: float, keep: Collection[str] = (), among: Iterable[str] | None = None
+    ) -> list[str]:
         """Delete what has outlived its retention; return the digests deleted, sorted.
 
         Args:
             stored_before: Unix seconds; a blob last put at this time or later stays.
             keep: Digests to keep whatever their age: models of running jobs, for example.
+            among: Look at these only; at all where it is None.
         """
         deleted = []
-        for digest in self:
+        for digest in self if among is None else among:
             with self._failures("delete"), self._exclusive():  # put() again cannot slip in between
                 path = self._path(digest)
                 old = path.exists() and path.stat().st_mtime < stored_before

@@ -56,8 +56,6 @@ class Callers:
         member = member_of_key(self._sequencer.standing.state, signed.key)
         if member is None:
             raise RefusedError(401, "the request is signed with a key that is no present member's")
-        if roles and member.role not in roles:
-            raise RefusedError(403, f"only for {' and '.join(roles)}: {member.name} is {member.role}")
         now = int(self._clock())
         try:
             if signed.created > now:  # it is written down first
@@ -68,6 +66,8 @@ class Callers:
             raise RefusedError(401, str(error)) from None
         except BusyError as error:
             raise RefusedError(429, str(error)) from None
+        if roles and member.role not in roles:
+            raise RefusedError(403, f"only for {' and '.join(roles)}: {member.name} is {member.role}")
         return member
 
 

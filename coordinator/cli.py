@@ -11,7 +11,10 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, service, status_page
+from coordinator import config, journal, members_cli, service, status_page, unit_cli
+from coordinator.errors import CoordinatorError
+from ledger.errors import LedgerError
+from ledger.unit import TEMPORARY, notify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +23,8 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+for command in (members_cli.init, members_cli.invite, members_cli.members):
+    app.command()(command)
 
 
 @app.command()
@@ -29,10 +34,25 @@ def up(
 ) -> None:
     """Serve the log, run the jobs on it, until it is interrupted.
 
+    Exit status: 0 stopped, 1 it cannot start until a person repairs what the line says, 2 wrong usage, 75 it had to
+    end and may be started again at once.
+
     Example: wardround coordinator up /srv/wardround
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    service.run(config.load(directory), _printer(as_json))
+    settings = config.load(directory)
+    journal.begin(settings)
+    served = list[object]()
+    try:
+        service.run(settings, _printer(as_json, served))
+    except (CoordinatorError, LedgerError) as error:
+        if not served:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(TEMPORARY) from None  # what a restart does not repair is found before it serves
+
+
+app.command()(unit_cli.unit)
 
 
 @app.command()
@@ -58,12 +78,16 @@ def status(
         typer.echo(line)
 
 
-def _printer(as_json: bool) -> service.Announce:
-    """Return what prints events; any thread may call it."""
+def _printer(as_json: bool, served: list[object]) -> service.Announce:
+    """Return what prints events, tells systemd, and notes in `served` that there were any; for any thread."""
     lock = threading.Lock()
 
     def announce(event: Mapping[str, object]) -> None:
         with lock:
-            typer.echo(json.dumps(dict(event)) if as_json else status_page.sentence(event))
+            sentence = status_page.sentence(event)
+            typer.echo(json.dumps(dict(event)) if as_json else sentence)
+            state = "STOPPING=1" if event.get("event") == "stopped" else "" if served else "READY=1"
+            served[:] = [event]
+            notify(f"{state}\nSTATUS={sentence}".lstrip())
 
     return announce

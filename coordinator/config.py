@@ -1,13 +1,14 @@
 """The coordinator's folder and its settings, read once from `coordinator.toml`.
 
     coordinator.toml      what this module reads
-    keys/                 log.key signs checkpoints, coordinator.key signs the coordinator's records; both 0600
+    keys/                 log.key signs checkpoints, coordinator.key our records; metrics.token; all 0600
     tls/                  certificate authority and certificate of the public port (`coordinator.tls`)
     log/                  the log (`ledger.store`)
     blobs/                parameters, updates, histograms, server states, dictionaries (`coordinator.blobs`)
     nodes/<hospital>.pub  public key of each hospital's Flower node, PEM
     flower/               the SuperLink's own files
     requests.seen         what a restart must remember of members' signed requests (`coordinator.seen`)
+    uploads/<member>/     marks of what researchers deposited and no job has named (`coordinator.uploads`)
     runs/<job digest>/    what a finished job leaves: model, card, evidence
 
 Only `port` has to be stated. Who belongs to the consortium is on the log, never here.
@@ -31,6 +32,9 @@ _RANGES = {  # field: (least, most), both allowed
     "approval_seconds": (0, 365 * 86_400),
     "patience_seconds": (0, 86_400),
     "tick_seconds": (1, 86_400),
+    "model_mib": (1, 4096),
+    "log_max_mib": (1, 1 << 20),
+    "log_keep": (1, 1000),
 }
 
 
@@ -46,6 +50,10 @@ class CoordinatorConfig:
     approval_seconds: int = 86_400  # how long a job waits for hospitals that have not answered
     patience_seconds: int = 10  # how long a round waits for participants whose node is away
     tick_seconds: int = 3_600  # how old the log's time may become before a tick states it
+    model_mib: int = 256  # the largest first model that a researcher may deposit
+    log_file: str = ""  # the service's journal, relative to its folder; empty: standard error
+    log_max_mib: int = 10  # of the journal, before it is rotated
+    log_keep: int = 5  # rotated journals
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value of a wrong type or out of range."""
@@ -57,6 +65,8 @@ class CoordinatorConfig:
             value = getattr(self, name)
             if not isinstance(value, str) or not value or len(value) > 253:
                 raise ConfigError(f"{name} must be a host name or an address: correct {FILE}")
+        if not isinstance(self.log_file, str) or len(self.log_file) > 4096 or "\0" in self.log_file:
+            raise ConfigError(f"log_file must be a path, or empty: correct {FILE}")
 
     @property
     def url(self) -> str:
@@ -83,6 +93,11 @@ class CoordinatorConfig:
     def seen(self) -> Path:
         """Signed requests that a restart must remember (`coordinator.seen`)."""
         return self.directory / "requests.seen"
+
+    @property
+    def uploads(self) -> Path:
+        """What marks researchers' deposits (`coordinator.uploads`)."""
+        return self.directory / "uploads"
 
     @property
     def runs(self) -> Path:

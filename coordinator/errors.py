@@ -65,3 +65,15 @@ class StoppedError(CoordinatorError):
 
 class EvidenceError(CoordinatorError):
     """An evidence bundle is incomplete, or what it shows is not what the log says: believe nothing of it."""
+
+
+class JoiningError(CoordinatorError):
+    """An invitation, a deposit or a signature cannot be taken: nothing has changed; do what the message says."""
+
+
+class UninvitedError(JoiningError):
+    """A code is nobody's, or has expired: refuse it, and count it as a guess."""
+
+
+class ProposalError(CoordinatorError):
+    """A proposal, or a signature on one, cannot be taken: nothing has changed; do what the message says."""

@@ -14,6 +14,7 @@ from immutables import Map
 from ledger.envelope import Entry
 from ledger.records import (
     Abort,
+    Access,
     Approval,
     Dataset,
     Ended,
@@ -94,6 +95,7 @@ class Histories:
     datasets: Map[str, Dataset] = Map()  # noqa: RUF009 - immutable; newest version, by reference
     approvals: Map[str, Approval] = Map()  # noqa: RUF009 - immutable; by digest, of every job
     receipts: tuple[Receipt, ...] = ()  # of an open batch
+    handouts: Map[tuple[str, ...], int] = Map()  # noqa: RUF009 - immutable; (job, member, item, content, right) -> index
 
     def follow(self, entries: Iterable[Entry]) -> Histories:
         """Return the histories after more entries, in order."""
@@ -120,6 +122,9 @@ class Histories:
                 return self._answered(record.job, record.hospital, add=True)
             case Withdrawal():
                 return self._answered(self.approvals[record.approval].job, record.hospital, add=False)
+            case Access():
+                what = (record.job, record.member, record.item, record.content, record.right)
+                return replace(self, size=size, handouts=self.handouts.set(what, self.size))
             case Start() | Round() | Abort() | Release() | Ended():
                 history = self._of_coordinator(self.jobs[record.job], record)
                 return replace(self, size=size, jobs=self.jobs.set(record.job, history), receipts=())

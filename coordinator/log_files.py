@@ -10,16 +10,13 @@ from the directory.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
 
-from coordinator.api import guarded
-from coordinator.callers import Callers
+from coordinator.endpoints import BYTES, TEXT
+from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
 from ledger.errors import MalformedError
 from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
@@ -27,8 +24,7 @@ from ledger.tiles import Tile
 
 REPORT = "wardround-report"  # header with the question of this opening
 LONGEST_WAIT = 30.0  # seconds
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-_IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
+_IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 _FRESH = {"cache-control": "no-store"}
 
 
@@ -60,25 +56,23 @@ class Changes:
 
 
 class LogFiles:
-    """Serves one log's directory. Mount `routes` under `/log`."""
+    """Serves one log's directory; `handlers` by their names in the table of endpoints."""
 
-    def __init__(self, sequencer: Sequencer, callers: Callers) -> None:
-        """Serve the directory of a sequencer's log to those whom `callers` knows."""
+    def __init__(self, sequencer: Sequencer) -> None:
+        """Serve the directory of a sequencer's log."""
         self._sequencer = sequencer
-        self._callers = callers
         self._changes: Changes | None = None
-        self.routes = (
-            Route(f"/{PENDING}", guarded(self._pending), methods=["GET"]),
-            Route(f"/{CHECKPOINT}", guarded(self._final), methods=["GET"]),
-            Route(f"/{CHECKPOINTS}/{{size}}", guarded(self._kept), methods=["GET"]),
-            Route("/{path:path}", guarded(self._tile), methods=["GET"]),
-        )
+        self.handlers: dict[str, Handler] = {
+            "pending": self._pending,
+            "final": self._final,
+            "kept": self._kept,
+            "tile": self._tile,
+        }
 
-    async def _pending(self, request: Request) -> Response:
-        await self._callers.member(request)
+    async def _pending(self, call: Call) -> Response:
         sequencer = self._sequencer
         answer = await self._poll(
-            request,
+            call,
             PENDING,
             lambda above: sequencer.standing.view.size > above or not sequencer.standing.writable,
         )
@@ -86,43 +80,29 @@ class LogFiles:
             answer.headers[REPORT] = sequencer.question
         return answer
 
-    async def _final(self, request: Request) -> Response:
-        await self._callers.member(request)
-        return await self._poll(
-            request, CHECKPOINT, lambda above: self._sequencer.standing.final_size > above
-        )
+    async def _final(self, call: Call) -> Response:
+        return await self._poll(call, CHECKPOINT, lambda above: self._sequencer.standing.final_size > above)
 
-    async def _poll(self, request: Request, name: str, beyond: Callable[[int], bool]) -> Response:
+    async def _poll(self, call: Call, name: str, beyond: Callable[[int], bool]) -> Response:
         """Wait as the request asks, then serve a checkpoint."""
-        above, wait = request.query_params.get("above"), request.query_params.get("wait", "0")
-        if not _NUMBER.fullmatch(wait) or (above is not None and not _NUMBER.fullmatch(above)):
-            return PlainTextResponse("above and wait are whole numbers", status_code=400)
-        if above is not None:
+        if "above" in call.values:
             if self._changes is None:
                 self._changes = Changes(self._sequencer)
-            size = int(above)
-            seconds = min(float(wait), LONGEST_WAIT)
+            size, seconds = int(call.values["above"]), min(float(call.values.get("wait", "0")), LONGEST_WAIT)
             await self._changes.wait_for(lambda: self._sequencer.stopped or beyond(size), seconds)
         return await self._file(name, _FRESH)
 
-    async def _kept(self, request: Request) -> Response:
-        await self._callers.member(request)
-        size = request.path_params["size"]
-        if not _NUMBER.fullmatch(size):
-            return _not_there()
-        return await self._file(f"{CHECKPOINTS}/{size}", _FRESH)
+    async def _kept(self, call: Call) -> Response:
+        return await self._file(f"{CHECKPOINTS}/{call.values['size']}", _FRESH)
 
-    async def _tile(self, request: Request) -> Response:
-        await self._callers.member(request)
+    async def _tile(self, call: Call) -> Response:
         try:
-            tile = Tile.from_path(request.path_params["path"])
+            tile = Tile.from_path(call.values["path"])
         except MalformedError:
             return _not_there()
-        return await self._file(tile.path, _IMMUTABLE, "application/octet-stream")
+        return await self._file(tile.path, _IMMUTABLE, BYTES)
 
-    async def _file(
-        self, name: str, headers: dict[str, str], media_type: str = "text/plain; charset=utf-8"
-    ) -> Response:
+    async def _file(self, name: str, headers: dict[str, str], media_type: str = TEXT) -> Response:
         try:
             data = await run_in_threadpool(self._sequencer.read, name)
         except FileNotFoundError:
@@ -131,4 +111,4 @@ class LogFiles:
 
 
 def _not_there() -> Response:
-    return PlainTextResponse("the log has no such file", status_code=404)
+    return refused(404, "the log has no such file")

@@ -1,4 +1,4 @@
-"""Which hospital has which Flower node: keys deposited in a folder, registered with the SuperLink as they come."""
+"""Which hospital has which Flower node: keys in a folder, registered with the SuperLink as they come and go."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ class Registry(Protocol):
     def register_node(self, name: str, public_key: bytes) -> int:
         """Return the node id of a key, registering it where it is new."""
 
+    def unregister_node(self, node_id: int) -> None:
+        """Remove a node: its key is refused from the next request on."""
+
     def nodes(self) -> tuple[NodeState, ...]:
         """Return the registered nodes."""
 
@@ -37,23 +40,26 @@ class DepositedNodes:
         self._keys: dict[str, bytes] = {}
 
     def scan(self) -> None:
-        """Register every deposited key that is new or changed.
+        """Register every deposited key that is new or changed, and no others: a key that is gone is refused.
 
         Raises:
             ConfigError: a key's file cannot be read.
             TransportError: the SuperLink cannot be reached. A key that it refuses is logged and left out.
         """
-        for path in sorted(self._folder.glob("*.pub")):
-            key = _read(path)
-            with self._lock:
-                if self._keys.get(path.stem) == key:
+        deposited = {path.stem: _read(path) for path in sorted(self._folder.glob("*.pub"))}
+        with self._lock:
+            for name in [name for name, key in self._keys.items() if deposited.get(name) != key]:
+                self._registry.unregister_node(self._ids[name])
+                del self._keys[name], self._ids[name]
+            for name, key in deposited.items():
+                if name in self._keys:
                     continue
                 try:
-                    self._ids[path.stem] = self._registry.register_node(path.stem, key)
+                    self._ids[name] = self._registry.register_node(name, key)
                 except TransportError as error:
-                    _log.warning("the node key of %s was not registered: %s", path.stem, error)
+                    _log.warning("the node key of %s was not registered: %s", name, error)
                     continue
-                self._keys[path.stem] = key
+                self._keys[name] = key
 
     def ids(self) -> Mapping[str, int]:
         """Return hospital -> node id."""

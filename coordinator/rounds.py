@@ -110,7 +110,9 @@ class JobRounds:
                 self._close_exchange(self._open)
             self._open = None
         found = self._await_turn()
-        return self._dispatch(found) if found is not None else None
+        if found is None or not self._await_nodes(found):
+            return None
+        return self._dispatch(found)
 
     def receive(self, arrival: Arrival) -> None:
         """Take one node's reply; a second one, or a stranger's, is ignored: the first stands."""
@@ -145,12 +147,7 @@ class JobRounds:
 
     def _dispatch(self, found: JobState) -> Exchange:
         """Return one message for every participant whose node is known and that may still take part."""
-        asked = [
-            name
-            for name, party in sorted(found.parties.items())
-            if not party.withdrawn and party.agreements_until > found.last_time
-        ]
-        self._await_nodes(frozenset(asked), found.record.min_participants)
+        asked = _asked(found)
         ids = self._desk.nodes.ids()
         now = self._desk.clock()
         deadline = now + self._desk.round_seconds
@@ -180,10 +177,15 @@ class JobRounds:
             config["edges"] = json.dumps(evaluations.spell(self._evaluations.edges))
         return config
 
-    def _await_nodes(self, wanted: frozenset[str], minimum: int) -> None:
-        """Give hospitals whose node is away a moment to come back, so that a short absence costs no round."""
+    def _await_nodes(self, found: JobState) -> bool:
+        """Give hospitals whose node is away a moment to come back, so that a short absence costs no round.
+
+        Returns:
+            Whether the job still goes on: it may be ended meanwhile.
+        """
         if not self._doubtful:
-            return
+            return True
+        wanted, minimum = frozenset(_asked(found)), found.record.min_participants
         began = self._desk.clock()
         with self._desk.phases.during("absence"):
             while True:
@@ -194,8 +196,10 @@ class JobRounds:
                 enough = len(wanted - away) >= minimum
                 if (enough and not patient) or waited >= self._desk.round_seconds:
                     break
-                self._desk.sequencer.wait(lambda standing: False, NODE_POLL_SECONDS)
+                if self._desk.sequencer.wait(lambda s: not self._goes_on(s), NODE_POLL_SECONDS):
+                    return False
         self._doubtful, self._given_up = False, away
+        return self._goes_on(self._desk.sequencer.standing)
 
     def _close_exchange(self, exchange: _Open) -> None:
         """Judge what came, and record it; again where another record came in between."""
@@ -265,6 +269,15 @@ class JobRounds:
         for closed in history.closed[self._measured :]:
             self._evaluations = self._evaluations.after(history, closed, self._desk.blobs.read)
         self._measured = len(history.closed)
+
+
+def _asked(found: JobState) -> list[str]:
+    """Return the participants that may still take part, sorted."""
+    return [
+        name
+        for name, party in sorted(found.parties.items())
+        if not party.withdrawn and party.agreements_until > found.last_time
+    ]
 
 
 def _inputs_digest(history: History, found: JobState, used: list[Receipt]) -> str:

@@ -8,19 +8,19 @@ be killed on any line: the next start reads the log and goes on, files that peop
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-
-from coordinator import evaluations, evidence, layouts, release, terms
+from coordinator import evaluations, evidence, layouts, release
 from coordinator.bundle import bundle
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError, JobError, ServiceError, StoppedError
 from coordinator.histories import History
 from coordinator.lifecycle import Step, in_turn, next_step, ready_hospitals
 from coordinator.nodes import DepositedNodes
+from coordinator.readiness import require_ready
 from coordinator.rounds import Desk, JobRounds
 from coordinator.standing import Standing
 from coordinator.superlink import RunState
@@ -110,12 +110,29 @@ class Runner:
         now = self._desk.clock()
         if now - standing.state.time >= self._config.tick_seconds:
             return self._append(standing, Tick(origin=standing.state.origin, time=int(now)))
+        if self._deliver_one(standing):
+            return True
         for digest in in_turn(standing.state, standing.jobs):
             history = standing.jobs[digest]
             until = self._asked.setdefault(digest, now) + self._config.approval_seconds
             step = next_step(standing.state, history, int(now), asked_until=until)
             if step is not Step.WAIT and self._tried(digest, partial(self._do, standing, history, step)):
                 return True
+        return False
+
+    def _meanwhile(self) -> None:
+        """While one job runs: end those that wait and whose time is over, and hand over what was released before."""
+        standing, now = self._desk.sequencer.standing, int(self._desk.clock())
+        for digest in in_turn(standing.state, standing.jobs):
+            history = standing.jobs[digest]
+            if standing.state.jobs[digest].status == "proposed":
+                step = next_step(standing.state, history, now, asked_until=math.inf)
+                if step is Step.EXPIRE and self._tried(digest, partial(self._do, standing, history, step)):
+                    return  # the standing is an old one now
+        self._deliver_one(standing)
+
+    def _deliver_one(self, standing: Standing) -> bool:
+        """Hand over the first released job that is final and was not handed over; tell if there was one."""
         return any(
             self._tried(h.digest, partial(self._deliver, h))
             for h in standing.jobs.values()
@@ -157,7 +174,7 @@ class Runner:
         return self._end(standing, history, reason)
 
     def _start(self, standing: Standing, history: History) -> bool:
-        self._check(history)
+        require_ready(history.job, self._desk.blobs)
         state, job = standing.state, history.job
         ready = ready_hospitals(state, state.jobs[history.digest], int(self._desk.clock()))
         size_class = job.aggregation.weighting == "size-class"
@@ -177,30 +194,6 @@ class Runner:
         )
         return self._append(standing, record)
 
-    def _check(self, history: History) -> None:
-        """Look for whatever would stop the job later.
-
-        Raises:
-            JobError: saying what is missing or wrong.
-            IntegrityError: a file is damaged.
-        """
-        job, blobs = history.job, self._desk.blobs
-        if problem := terms.problem(job):
-            raise JobError(problem)
-        layouts.layout(job)
-        needed = {"initial parameters": job.model, "data dictionary": job.dictionary}
-        if job.training.model == layouts.CUSTOM:
-            needed["model.py"] = job.training.model_code
-        for what, digest in needed.items():
-            if digest not in blobs:
-                raise JobError(
-                    f"the job's {what} ({digest[:16]}) is not here: hand it in, then the job starts"
-                )
-        if blobs.size(job.model) != 4 * job.training.parameters:
-            raise JobError(f"the initial parameters are not {job.training.parameters} float32 numbers")
-        if not np.isfinite(np.frombuffer(blobs.read(job.model), dtype="<f4")).all():
-            raise JobError("the initial parameters are not all finite: no round could give a model")
-
     def _run(self, history: History) -> bool:
         """Let a ServerApp make the exchanges; return when they are over, raise when its process died."""
         self._nodes.scan()
@@ -210,7 +203,7 @@ class Runner:
         with self._desk.phases.during("start of the run"):
             run_id = self._flower.start_run(bundle(history.job.to_bytes(), code))
         began = len(history.closed)
-        finished = False
+        complete = False
         try:
             with self._desk.phases.during("rounds"):
                 while not self._desk.sequencer.wait(
@@ -219,9 +212,13 @@ class Runner:
                     state = self._flower.run_state(run_id)
                     if state.status == "finished":
                         raise JobError(self._died(history, began, state))
-            finished = True
+                    self._meanwhile()
+            found = self._desk.sequencer.standing.state.jobs[history.digest]
+            complete = found.next_round > found.record.last_exchange
         finally:
-            if not finished:
+            if (
+                not complete
+            ):  # also a job that was ended: its ServerApp may wait for replies that nobody needs
                 self._abandon(run_id)
         return True
 

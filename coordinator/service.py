@@ -10,38 +10,54 @@ the service: the port first, then the runner and its children, the log last.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
+import ssl
 import time
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
 
+from coordinator import founding_service, openapi
 from coordinator.api import Api
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.errors import ServiceError
-from coordinator.gateway import FORWARDED, PREFIX, Gateway
+from coordinator.connections import Bounded, make_room
+from coordinator.endpoints import ENDPOINTS
+from coordinator.errors import CoordinatorError, ServiceError
+from coordinator.figures import TOKEN, Figures, read_token
+from coordinator.gateway import FORWARDED, Gateway
+from coordinator.handouts import Handouts
 from coordinator.log_files import LogFiles
+from coordinator.members_desk import MembersDesk
+from coordinator.reception import Reception
+from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
+from coordinator.run_files import RunFiles
 from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
+from coordinator.uploads import Uploads
 from ledger import envelope
-from ledger.log import Log
+from ledger.signature import SigningKey
 
 HOLD_SECONDS = 30.0  # how long a request for Flower waits until the SuperLink is ready
 HOLD_STEP = 0.05  # between looks
+CLEANING_SECONDS = 3600.0  # between looks for deposits that no job named
 GRACE_SECONDS = 3  # for requests under way when the service stops
 
+_log = logging.getLogger(__name__)
 Announce = Callable[[Mapping[str, object]], None]
 
 
@@ -55,21 +71,29 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
     Raises:
         CoordinatorError, LedgerError: it cannot start, or cannot go on; one line says why.
     """
+    make_room()
     with ExitStack() as stack:
         listener = stack.enter_context(_bind(config))
         key, log_key = (
             read_key(config.directory / "keys" / f"{name}.key") for name in ("coordinator", "log")
         )
         tls = ensure_tls(config.directory / "tls", [config.public_name, config.host], datetime.now(UTC))
-        sequencer = stack.enter_context(Sequencer(Log.open(config.log, [log_key]), time.time))
+        if (found := founding_service.log_of(config, (key, log_key), tls, listener, announce)) is None:
+            announce({"event": "stopped"})
+            return
+        log, begun = found
+        sequencer = stack.enter_context(Sequencer(log, time.time, begun=begun))
         opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")
-        callers = Callers(sequencer, Seen(config.seen, int(opened)), time.time)
         office = BackOffice(config, sequencer, BlobStore(config.blobs), key, tls, announce)
-        server = _Server(config, tls, application(office, callers), office)
+        own = desks(office, config, key, tls, int(opened))
+        server = _Server(tls, application(office, own), office)
+        own.members.upkeep.renews(server.context)
         office.start(on_end=server.leave)
+        stack.callback(own.members.upkeep.stop)
         stack.callback(office.stop)
+        own.members.upkeep.start()
         announce({"event": "serving", "url": config.url})
         server.run(sockets=[listener])
     announce({"event": "stopped"})
@@ -77,21 +101,85 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         raise ServiceError(office.failure)
 
 
-def application(office: BackOffice, callers: Callers) -> Starlette:
-    """Return the app of the public port."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desks:
+    """Whoever answers at the public port, each with the `handlers` of its endpoints."""
+
+    handlers: Mapping[str, Handler]
+    doorkeeper: Doorkeeper
+    uploads: Uploads
+    members: MembersDesk
+
+
+def desks(
+    office: BackOffice, config: CoordinatorConfig, key: SigningKey, tls: TlsFiles, opened: int
+) -> Desks:
+    """Set up the public port's own part.
+
+    Args:
+        office: What runs behind it.
+        config: The service's settings.
+        key: The coordinator's; it signs the record of what is handed out.
+        tls: Whose authority is shown to whoever was invited.
+        opened: Unix seconds when the log was opened.
+
+    Raises:
+        CoordinatorError: a file in the folder cannot be used.
+    """
+    sequencer, blobs = office.sequencer, office.blobs
+    figures = Figures(sequencer, config.directory, office.seconds, office.online)
+    uploads = Uploads(config.uploads, sequencer, blobs, config.model_mib << 20)
+    handouts = Handouts(sequencer, key)
+    members = MembersDesk(config, sequencer, office.scan_nodes)
+    answering = (
+        Api(sequencer, blobs, office.status, handouts).handlers,
+        RunFiles(config.runs, sequencer, handouts).handlers,
+        LogFiles(sequencer).handlers,
+        uploads.handlers,
+        figures.handlers,
+        Reception(sequencer, tls.authority, lambda: office.gateway is not None).handlers,
+        openapi.handlers(),
+        members.handlers,
+    )
+    callers = Callers(sequencer, Seen(config.seen, opened), time.time)
+    doorkeeper = Doorkeeper(callers, read_token(config.directory / "keys" / TOKEN), figures.count)
+    return Desks(
+        handlers=dict(ChainMap(*map(dict, answering))),
+        doorkeeper=doorkeeper,
+        uploads=uploads,
+        members=members,
+    )
+
+
+def application(office: BackOffice, own: Desks) -> Starlette:
+    """Return the app of the public port: an answer for every endpoint of the table, and for nothing else."""
     door = _Door(office)
-    routes: list[BaseRoute] = [
-        Mount("/log", routes=list(LogFiles(office.sequencer, callers).routes)),
-        Mount("/api", routes=list(Api(office.sequencer, office.blobs, office.status, callers).routes)),
-        *door.routes,
-    ]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        cleaning = asyncio.create_task(_clean(own.uploads))
         yield
+        cleaning.cancel()
         await door.close()
 
-    return Starlette(routes=routes, lifespan=lifespan)
+    app = Starlette(
+        routes=own.doorkeeper.routes(ENDPOINTS, {**own.handlers, **door.handlers}),
+        lifespan=lifespan,
+        exception_handlers={HTTPException: no_such_route},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _clean(uploads: Uploads) -> None:
+    """Remove what no job has named, now and every hour."""
+    while True:
+        try:
+            for digest in await run_in_threadpool(uploads.expire):
+                _log.info("a deposit that no job named was removed", extra={"fields": {"digest": digest}})
+        except CoordinatorError as error:
+            _log.warning("deposits were not looked through: %s", error)
+        await asyncio.sleep(CLEANING_SECONDS)
 
 
 class _Door:
@@ -100,14 +188,14 @@ class _Door:
     def __init__(self, office: BackOffice) -> None:
         self._office = office
         self._gateway: Gateway | None = None
-        self.routes = tuple(Route(PREFIX + name, self._forward, methods=["POST"]) for name in FORWARDED)
+        self.handlers: dict[str, Handler] = {f"fleet-{name}": self._forward for name in FORWARDED}
 
     async def close(self) -> None:
         """Close the connections to the SuperLink."""
         if self._gateway is not None:
             await self._gateway.close()
 
-    async def _forward(self, request: Request) -> Response:
+    async def _forward(self, call: Call) -> Response:
         left = HOLD_SECONDS
         while (settings := self._office.gateway) is None and left > 0 and not self._office.sequencer.stopped:
             await asyncio.sleep(HOLD_STEP)
@@ -116,28 +204,33 @@ class _Door:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
         if self._gateway is None:
             self._gateway = Gateway(settings)
-        route = next(route for route in self._gateway.routes if route.path == request.url.path)
-        answer: Response = await route.endpoint(request)
+        route = next(route for route in self._gateway.routes if route.path == call.request.url.path)
+        answer: Response = await route.endpoint(call.request)
         return answer
+
+
+def port_settings(tls: TlsFiles, app: Starlette) -> uvicorn.Config:
+    """Return how the public port is served."""
+    return uvicorn.Config(
+        app,
+        log_config=None,  # the journal is `coordinator.journal`'s
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        http=Bounded,
+        ws="none",
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=60,
+    )
 
 
 class _Server(uvicorn.Server):
     """A uvicorn that wakes the long polls when it is to stop, and returns instead of dying of the signal."""
 
-    def __init__(self, config: CoordinatorConfig, tls: TlsFiles, app: Starlette, office: BackOffice) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                ws="none",
-                ssl_certfile=tls.certificate,
-                ssl_keyfile=tls.key,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                timeout_keep_alive=60,
-            )
-        )
+    def __init__(self, tls: TlsFiles, app: Starlette, office: BackOffice) -> None:
+        super().__init__(port_settings(tls, app))
         self._office = office
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ignore)  # uvicorn raises the signal again when it has finished
@@ -145,6 +238,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at a signal."""
         self.leave()
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return what new connections are served with, once there is one."""
+        return self.config.ssl if self.config.loaded else None
 
     def leave(self) -> None:
         """Stop serving; any thread may say so."""

@@ -93,6 +93,12 @@ def sentence(event: Mapping[str, object]) -> str:
     match event.get("event"):
         case "serving":
             return f"serving {event['url']}; stop with Ctrl-C"
+        case "founding":
+            return (
+                f"waiting for the founders at {event['url']}; they go on if it is stopped and started again"
+            )
+        case "founded":
+            return f"founded: entry 0 of the log is the charter {event['charter']}"
         case "ready":
             return "ready for hospitals and jobs"
         case "released":

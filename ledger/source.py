@@ -60,6 +60,10 @@ def _http(prefix: str) -> Read:
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 raise FileNotFoundError(url) from None
+            if error.code == 401:
+                raise StorageError(
+                    f"{url} is for members, who sign: name a copy of the log instead"
+                ) from None
             raise StorageError(f"{url} answers {error.code}: try again, or ask whoever runs it") from None
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", error)

@@ -79,7 +79,7 @@ class Consortium100:
 
     def door(self) -> Consortium:
         authority = (self.coordinator / "tls" / "ca.pem").read_bytes()
-        return Consortium(f"localhost:{self.port}", authority)
+        return Consortium(f"localhost:{self.port}", authority, key=self.keys["researcher"])
 
     def _member(self, name: str) -> Member:
         hospital = name in self.witnesses

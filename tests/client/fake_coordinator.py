@@ -48,6 +48,7 @@ class FakeCoordinator:
         self.folder = LogFolder(path)
         self.witnesses = [key for key in WITNESSES if key.name != ALPHA]
         self.lines: list[tuple[int, Signature]] = []  # cosignatures received
+        self.blobs: dict[str, bytes] = {}  # by the digest that it is asked for
         self.down = False  # answers nothing
         self.lock = threading.RLock()
         self.publish()
@@ -138,6 +139,9 @@ class FakeCoordinator:
                 return self._file(path.removeprefix("/log/"))
             if path == "/api/records":
                 return self._record(request.content)
+            if path.startswith("/api/blobs/"):
+                content = self.blobs.get(path.removeprefix("/api/blobs/"))
+                return httpx.Response(404) if content is None else httpx.Response(200, content=content)
             return self._cosignature(json.loads(request.content))
 
     def _file(self, path: str) -> httpx.Response:

@@ -60,7 +60,8 @@ def write(
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**settings, **(changes or {})}.items())
     (folder / config.FILE).write_text(
         f'name = "{name}"\ncoordinator = "localhost:8443"\nauthority = "ca.pem"\n'
-        f'charter = "{example.charter().digest()}"\n[dataset]\n{text}[policy]\napprove = "built-in"\n'
+        f'charter = "{example.charter().digest()}"\n[dataset]\n{text}'
+        '[policy]\napprove = "built-in"\nmin_participants = 1\n'
     )
     return folder
 

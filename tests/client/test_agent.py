@@ -256,12 +256,14 @@ def test_job_for_other_software_is_declined(scene: Scene, agent: Agent) -> None:
     assert {"event": "refused", "job": job, "code": "software"} in scene.events
 
 
-def test_job_with_its_own_model_code_is_declined(scene: Scene, agent: Agent) -> None:
+def test_job_with_its_own_model_code_waits_for_a_person(scene: Scene, agent: Agent) -> None:
     follow(agent)
     training = replace(training_of_the_test(), model="custom")
     job = scene.coordinator.job_on_alpha_and_bravo(training=training)
     follow(agent)
-    assert {"event": "refused", "job": job, "code": "model"} in scene.events
+    assert {"event": "waiting", "job": job, "code": "own-model"} in scene.events
+    assert not [e for e in scene.events if e["event"] in ("approved", "refused")]
+    assert "prepare" not in scene.asked()
 
 
 def test_the_snapshot_is_taken_once_however_often_posting_fails(scene: Scene) -> None:

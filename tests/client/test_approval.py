@@ -173,10 +173,58 @@ def test_built_in_is_what_the_models_say() -> None:
     assert job_spec.BUILT_IN == models.BUILT_IN
 
 
-def test_a_policy_that_never_approves() -> None:
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"approve": "never"}, "policy"),
+        ({"researchers": ("somebody-else",)}, "researcher"),
+        ({"purposes": ("cancer-research",)}, "purpose"),
+        ({"min_participants": 3}, "participants"),
+        ({"smallest_cohort": 512}, "cohort"),
+    ],
+)
+def test_each_field_of_the_policy_declines_alone(changes: dict[str, Any], code: str) -> None:
     with pytest.raises(DeclinedError) as caught:
-        approval.decide(job(), offer(policy=policy(approve="never")))
-    assert caught.value.code == "policy"
+        approval.decide(job(), offer(policy=policy(**changes)))
+    assert caught.value.code == code
+    assert code in approval.REFUSALS
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"researchers": ("another", "researcher")},
+        {"min_participants": 2},
+        {"smallest_cohort": 128},
+        {"hours": ("mon 03:00-04:00",)},  # of rounds, not of jobs
+        {"approve": "ask"},  # a person decides within the policy
+    ],
+)
+def test_at_its_bounds_the_policy_accepts(changes: dict[str, Any]) -> None:
+    assert approval.decide(job(), offer(policy=policy(**changes))).epsilon == "3"
+
+
+def test_the_smallest_cohort_is_compared_with_the_record_and_with_no_count_of_rows() -> None:
+    # No argument of `decide` knows how many rows there are: the same record gives the same public code.
+    small = replace(dataset(), size_class=128)
+    with pytest.raises(DeclinedError, match="size class"):
+        approval.decide(job(), offer(dataset=small, policy=policy(smallest_cohort=256)))
+    assert approval.decide(job(), offer(dataset=small, policy=policy(smallest_cohort=128)))
+
+
+@pytest.mark.parametrize(
+    ("approve", "model", "why"),
+    [
+        ("built-in", "logistic-regression", ""),
+        ("built-in", "custom", "own-model"),
+        ("ask", "logistic-regression", "ask"),
+        ("ask", "custom", "ask"),
+    ],
+)
+def test_what_is_approved_by_rule_and_what_waits_for_a_person(approve: str, model: str, why: str) -> None:
+    asked = job(training=replace(training_of_the_test(), model=model))
+    assert approval.waits_for(asked, policy(approve=approve)) == why
+    assert why in ("", *approval.WAITS)
 
 
 def test_what_other_approved_jobs_may_still_release_counts_as_spent() -> None:

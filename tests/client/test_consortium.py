@@ -177,6 +177,21 @@ def test_every_request_is_signed_afresh_over_what_was_sent(authority: bytes) -> 
     assert len({s.nonce for s in seen}) == 3
 
 
+def test_a_deposit_goes_to_its_digest_and_a_limit_is_a_refusal(authority: bytes) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"digest": "another"})
+
+    digest = hashlib.sha256(b"model").hexdigest()
+    assert door(authority, answer).put_blob(b"model", "model") == digest
+    assert (asked[0].method, asked[0].url.path, asked[0].content) == ("PUT", f"/api/blobs/{digest}", b"model")
+    assert dict(asked[0].url.params) == {"kind": "model"}
+    with pytest.raises(PostRefusedError, match="at most 9 bytes"):
+        door(authority, always(413, json={"error": "at most 9 bytes"})).put_blob(b"model", "model")
+
+
 def test_nothing_is_signed_without_a_key(authority: bytes) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert not {"signature", "signature-input"} & set(request.headers)

@@ -30,6 +30,7 @@ class Script(Consortium):
 
     def __init__(self, coordinator: FakeCoordinator, stopping: threading.Event) -> None:
         self._client = coordinator.door()._client
+        self._key = None  # nothing is signed here
         self._coordinator = coordinator
         self._stopping = stopping
         self.steps: list[Callable[[], str]] = []  # what happens before each answer; returns the nonce
@@ -57,6 +58,7 @@ class Scene:
         self.door = Script(self.coordinator, self.stopping)
         self.may_cosign = True
         self.seen: list[Entry] = []
+        self.troubles: list[str] = []
         self.path = path
         self.follower = self.make()
 
@@ -69,7 +71,7 @@ class Scene:
     def run(self, *steps: Callable[[], str]) -> None:
         self.door.steps = list(steps)
         self.stopping.clear()
-        self.follower.run(self.stopping, self.seen.extend)
+        self.follower.run(self.stopping, self.seen.extend, self.troubles.append)
 
     def cosigned(self) -> list[int]:
         return [size for size, _ in self.coordinator.lines]
@@ -109,6 +111,10 @@ def test_what_is_new_is_cosigned_and_told(scene: Scene) -> None:
 def test_a_network_that_fails_is_waited_for(scene: Scene) -> None:
     scene.run(unreachable, unreachable, nothing)
     assert scene.cosigned() == [1]
+    assert [bool(trouble) for trouble in scene.troubles[:2]] == [
+        True,
+        False,
+    ]  # told once, and when it was over
 
 
 def test_a_cosignature_that_did_not_arrive_is_handed_over_at_once(scene: Scene) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,11 +18,12 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
-from client import predict_cli
+import wardround
+from client import predict_cli, run_cli
 from client.agent import Agent
 from client.cli import app
 from client.config import load
-from client.errors import ClientError
+from client.errors import ClientError, LocalStateError
 from client.predict import FORMAT
 from ledger.errors import LedgerError
 from tests.client import hospital_folder
@@ -137,17 +139,6 @@ def test_log_lists_this_hospitals_records(after_a_round: Path) -> None:
     assert len(everything.splitlines()) > len(mine.splitlines())
 
 
-def test_check_shows_exact_numbers_and_refuses_a_wrong_size_class(tmp_path: Path) -> None:
-    folder = hospital_folder.write(tmp_path / "alpha")
-    assert "64 rows, 64 usable; 64 patients" in output("check", str(folder))
-    (folder / "patients.csv").write_text(hospital_folder.table(hospital_folder.rows(20)))
-    with pytest.raises(ClientError, match=r"size_class .* is 64: .* is 16"):
-        output("check", str(folder))
-    (folder / "patients.csv").write_text(hospital_folder.table(["a,40,1,7"]))
-    with pytest.raises(ClientError, match="1 rows hold a value of the label column"):
-        output("check", str(folder))
-
-
 def test_resume(tmp_path: Path) -> None:
     from client.standing import Standing
 
@@ -159,7 +150,8 @@ def test_resume(tmp_path: Path) -> None:
 
 
 def test_every_help_has_an_example() -> None:
-    for command in ("run", "check", "budget", "log", "resume"):
+    typed = "run check unit budget log resume jobs show approve refuse withdraw pause unpause offer"
+    for command in typed.split():
         assert f"Example: wardround hospital {command}" in output(command, "--help")
     assert "Example: wardround predict" in RUNNER.invoke(predict_cli.app, ["--help"]).output
 
@@ -194,6 +186,45 @@ def test_usage_errors_exit_2_and_ours_exit_1_with_one_line(tmp_path: Path) -> No
     assert "hospital.toml" in found.stderr
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("starts", "status"), [(True, 75), (False, 1)], ids=["while it ran: again", "at the start: a person"]
+)
+def test_the_exit_status_says_whether_a_restart_may_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool, status: int
+) -> None:
+    class Failing:
+        def __init__(self, *_: object, **__: object) -> None:
+            if not starts:
+                raise LocalStateError("the disk is full")
+
+        def __enter__(self) -> Failing:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def run(self) -> None:
+            raise LocalStateError("the disk is full")
+
+    monkeypatch.setattr(run_cli, "Agent", Failing)
+    folder = hospital_folder.write(tmp_path / "alpha")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            wardround.main(["hospital", "run", str(folder)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert ended.value.code == status
+
+
 def test_run_survives_a_coordinator_that_is_not_there_and_ends_when_told(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 
@@ -203,25 +234,38 @@ def test_run_survives_a_coordinator_that_is_not_there_and_ends_when_told(tmp_pat
     authority = ensure_tls(tmp_path / "tls", [], datetime.now(UTC)).authority
     (folder / "ca.pem").write_bytes(authority.read_bytes())
     text = (folder / "hospital.toml").read_text().replace("localhost:8443", "127.0.0.1:9")  # discard: nobody
-    (folder / "hospital.toml").write_text(text)
+    (folder / "hospital.toml").write_text(text + '[journal]\nfile = "agent.log"\n')
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # systemd's end
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(PATIENCE)
     command = [sys.executable, "-m", "wardround", "hospital", "run", str(folder), "--json"]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "NOTIFY_SOCKET": str(tmp_path / "notify")},
     )
     watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     assert process.stdout is not None
     assert json.loads(process.stdout.readline()) == {"event": "following"}
-    time.sleep(0.5)  # some requests fail
+    trouble = [json.loads(process.stdout.readline()) for _ in range(2)]  # both connections, each told once
+    assert {(t["event"], t["part"]) for t in trouble} == {("trouble", "log"), ("trouble", "rounds")}
+    assert all("cannot be reached" in t["trouble"] for t in trouble)
+    assert manager.recv(1000).startswith(b"READY=1\nSTATUS=started")
+    (folder / "agent.log").rename(folder / "agent.log.moved")  # as logrotate does
+    process.send_signal(signal.SIGHUP)
+    wait_for((folder / "agent.log").exists)
+    time.sleep(0.5)  # more requests fail
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate()
     watchdog.cancel()
+    manager.close()
     assert process.returncode == 0
+    assert '"event": "following"' in (folder / "agent.log.moved").read_text()
+    assert '"event": "stopped"' in (folder / "agent.log").read_text()
     assert json.loads(out) == {"event": "stopped"}
     assert "cannot be reached" in errors
     assert "Traceback" not in errors

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client import model_builder
 from client.approval import decide
 from client.data import Snapshot
-from client.errors import DeclinedError, TrainingRefusedError
+from client.errors import DeclinedError, GraphError, TrainingRefusedError
 from client.job_spec import JobSpec
 from client.randomness import seeded_for_tests
-from client.reviewed import CUSTOM, reviewed
-from client.trainer import Trainer
+from client.reviewed import CUSTOM, reviewed, source_of
+from client.trainer import Trainer, try_graph
 from tests.client.fake_coordinator import training_of_the_test
 from tests.client.test_approval import job, offer
 
@@ -26,7 +27,6 @@ from torch import nn
 def build_model(*, input_shape, outputs):
     return nn.Sequential(nn.Linear(input_shape[0], 4), nn.Tanh(), nn.Linear(4, outputs))
 """
-COUPLED = GOOD.replace("nn.Tanh()", "nn.BatchNorm1d(4)")
 PARAMETERS = FEATURES * 4 + 4 + 4 + 1
 
 
@@ -54,24 +54,33 @@ def spec(code: str) -> JobSpec:
     )  # fmt: skip
 
 
-def test_a_reviewed_model_is_trained_by_our_loop(tmp_path: Path) -> None:
-    code = put(tmp_path, GOOD)
-    trainer = Trainer(spec(code), rows(), check=True, code=tmp_path, randomness=seeded_for_tests(1))
+def test_a_graph_is_trained_by_our_loop() -> None:
+    graph = model_builder.build(GOOD.encode(), (FEATURES,), 1)
+    trainer = Trainer(spec("0" * 64), rows(), check=True, graph=graph, randomness=seeded_for_tests(1))
     update, production = trainer.train(np.zeros(PARAMETERS, dtype=np.float32))
     assert (update.shape, update.dtype, production) == ((PARAMETERS,), np.dtype("int64"), False)
+    counts, _ = trainer.histogram(np.zeros(PARAMETERS, dtype=np.float32), [0.25, 0.75], "0.1")
+    assert counts.shape == (2, 3)
 
 
-def test_a_file_that_was_changed_after_the_review_is_not_run(tmp_path: Path) -> None:
+def test_a_graph_of_another_size_or_none_at_all_is_refused() -> None:
+    graph = model_builder.build(GOOD.encode(), (FEATURES,), 1)
+    with pytest.raises(TrainingRefusedError, match="parameters"):
+        Trainer(replace(spec("0" * 64), parameters=PARAMETERS + 8), rows(), check=True, graph=graph)
+    with pytest.raises(TrainingRefusedError, match="parameters"):
+        try_graph(replace(spec("0" * 64), parameters=PARAMETERS + 8), graph, (FEATURES,))
+    with pytest.raises(GraphError, match="shape"):
+        try_graph(spec("0" * 64), graph, (FEATURES + 1,))
+    with pytest.raises(TrainingRefusedError, match="not here"):
+        Trainer(spec("0" * 64), rows(), check=True)
+
+
+def test_a_file_that_was_changed_after_the_review_is_not_read(tmp_path: Path) -> None:
     code = put(tmp_path, GOOD)
+    assert source_of(tmp_path, code) == GOOD.encode()
     put(tmp_path, GOOD + "# one more line\n")
     with pytest.raises(TrainingRefusedError, match="not among the files"):
-        Trainer(spec(code), rows(), check=True, code=tmp_path)
-
-
-def test_a_reviewed_model_that_couples_patients_is_still_refused(tmp_path: Path) -> None:
-    code = put(tmp_path, COUPLED)
-    with pytest.raises(TrainingRefusedError, match="BatchNorm"):
-        Trainer(replace(spec(code), parameters=PARAMETERS + 8), rows(), check=True, code=tmp_path)
+        source_of(tmp_path, code)
 
 
 def test_policy_approves_what_was_read_and_nothing_else(tmp_path: Path) -> None:

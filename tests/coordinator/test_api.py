@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 import time
@@ -10,57 +9,22 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
-from coordinator import status
-from coordinator.api import MAX_COSIGNATURE, Api
-from coordinator.callers import Callers
-from coordinator.log_files import REPORT, LogFiles
-from coordinator.seen import Seen
-from coordinator.status_page import signing
+from coordinator.endpoints import MAX_COSIGNATURE
+from coordinator.log_files import REPORT
 from ledger import envelope, example, records
 from ledger.audit import audit
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.note import Note
 from ledger.records import MAX_RECORD_SIZE
+from tests.coordinator.public_port import Client, app_of
 from tests.coordinator.test_sequencer import incident, reopened, report
 from tests.coordinator.ward import DICTIONARY, Ward, carry, sha
 
 
-class Client:
-    """An app and who asks it, in one event loop that other threads may wake."""
-
-    def __init__(self, app: Starlette) -> None:
-        self._runner = asyncio.Runner()
-        transport = httpx.ASGITransport(app)
-        self._client = httpx.AsyncClient(transport=transport, base_url="https://public", timeout=60)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._runner.run(self._client.aclose())
-        self._runner.close()
-
-    def get(self, path: str) -> httpx.Response:
-        """Read as a member does."""
-        return self._runner.run(self._client.get(path, auth=signing(example.KEYS["alpha"])))
-
-    def post(self, path: str, **body: Any) -> httpx.Response:
-        return self._runner.run(self._client.post(path, **body))
-
-
 def client_of(ward: Ward) -> Client:
-    def shown() -> dict[str, Any]:
-        return status.status(ward.sequencer.standing, {}, {"rounds": 1.5}, {})
-
-    callers = Callers(ward.sequencer, Seen(ward.folder / "seen", int(time.time()) - 1), time.time)
-    api, files = Api(ward.sequencer, ward.blobs, shown, callers), LogFiles(ward.sequencer, callers)
-    routes = [Mount("/log", routes=list(files.routes)), Mount("/api", routes=list(api.routes))]
-    return Client(Starlette(routes=routes))
+    return Client(app_of(ward))
 
 
 @pytest.fixture
@@ -310,16 +274,49 @@ def test_malformed_long_poll_is_400(quiet: Client, query: str) -> None:
     assert quiet.get(f"/log/checkpoint.pending?{query}").status_code == 400
 
 
-def test_only_public_blobs_are_given_out(ward: Ward, client: Client) -> None:
+def test_blobs_of_no_job_are_given_to_nobody(ward: Ward, client: Client) -> None:
     assert client.get(f"/api/blobs/{sha(DICTIONARY)}").status_code == 404  # no job names it yet
     ward.start()
     assert client.get(f"/api/blobs/{sha(DICTIONARY)}").content == DICTIONARY
+    for path in ("x", "A" * 64, "../keys", sha(b"unknown"), f"{sha(DICTIONARY)}/"):
+        assert client.get(f"/api/blobs/{path}").status_code == 404
+
+
+def handouts(ward: Ward) -> list[records.Access]:
+    found = map(envelope.parse_entry, ward.sequencer._log.store.entries(0, ward.sequencer.standing.view.size))
+    return [entry.record for entry in found if isinstance(entry.record, records.Access)]
+
+
+def test_updates_and_histograms_are_for_the_jobs_hospitals_once_a_round_on_the_record(
+    ward: Ward, client: Client
+) -> None:
+    ward.start()
+    carry(ward.rounds(), ward)
+    closed = ward.sequencer.standing.jobs[ward.job.digest()].closed
+    for digest in (closed[1].receipts[0].update, closed[1].receipts[0].metrics):
+        for reader in ("delta", "researcher", "coordinator"):  # delta is a hospital, but not of this job
+            assert client.get(f"/api/blobs/{digest}", reader).status_code == 404
+    assert handouts(ward) == []
+    for _ in range(3):
+        for receipt in closed[1].receipts:
+            answer = client.get(f"/api/blobs/{receipt.update}", "bravo")
+            assert sha(answer.content) == receipt.update
+    client.get(f"/api/blobs/{closed[1].receipts[0].metrics}", "bravo")
+    record = closed[1].record
+    assert isinstance(record, records.Round)
+    assert [(r.number, r.member, r.item, r.content, r.right) for r in handouts(ward)] == [
+        (1, "bravo", "update", record.inputs, "recomputation"),
+        (2, "bravo", "metrics", record.inputs, "participation"),
+    ]
+
+
+def test_nothing_is_handed_out_that_cannot_be_put_on_the_record(ward: Ward, client: Client) -> None:
+    ward.start()
     carry(ward.rounds(), ward)
     update = ward.sequencer.standing.jobs[ward.job.digest()].closed[0].receipts[0].update
-    assert update in ward.blobs
-    assert client.get(f"/api/blobs/{update}").status_code == 404
-    for path in ("x", "A" * 64, "../keys", sha(b"unknown"), f"{sha(DICTIONARY)}/"):
-        assert client.get(f"/api/blobs/{path}").status_code in (404, 307)
+    ward.sequencer.stop()
+    assert client.get(f"/api/blobs/{update}").status_code == 503
+    assert handouts(ward) == []
 
 
 def test_status_shows_jobs_epsilons_and_the_log(ward: Ward, client: Client) -> None:
@@ -334,7 +331,7 @@ def test_status_shows_jobs_epsilons_and_the_log(ward: Ward, client: Client) -> N
     }  # fmt: skip
     assert found["log"]["final_size"] == found["log"]["size"]
     assert (found["log"]["quorum"], found["log"]["witnesses"]) == (4, 5)
-    assert found["phases"] == {"rounds": 1.5}
+    assert found["phases"] == {}
     assert json.dumps(found, allow_nan=False)
 
 

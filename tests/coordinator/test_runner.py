@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from coordinator import evidence_check, remote_rounds
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import BridgeError, StorageError
-from coordinator.exchange import Arrival
+from coordinator.exchange import Arrival, Value
 from coordinator.nodes import DepositedNodes
 from coordinator.remote_rounds import RoundsServer
 from coordinator.runner import Runner
@@ -62,15 +64,23 @@ class CarryingFlower:
     def register_node(self, name: str, public_key: bytes) -> int:
         return self.ward.nodes.known[name]
 
+    def unregister_node(self, node_id: int) -> None:
+        raise AssertionError("no key is taken away here")
+
     def nodes(self) -> tuple[NodeState, ...]:
         return tuple(
             NodeState(node_id=node, name=name, online=name in self.ward.nodes.there)
             for name, node in self.ward.nodes.known.items()
         )
 
+    def answer(
+        self, name: str, node: int, config: Mapping[str, Value], model: NDArray[np.float32]
+    ) -> Arrival | None:
+        """What a hospital replies."""
+        return honest(self.ward)(name, node, config, model)
+
     def _carry(self, run: int, job: str, lives: int) -> None:
         names = {node: name for name, node in self.ward.nodes.known.items()}
-        answer = honest(self.ward)
         try:
             with closing(remote_rounds.connect(job)) as rounds:
                 for _ in range(lives):
@@ -78,7 +88,7 @@ class CarryingFlower:
                     if exchange is None:
                         return
                     for node, config in exchange.configs.items():
-                        arrival = answer(names[node], node, config, exchange.model)
+                        arrival = self.answer(names[node], node, config, exchange.model)
                         assert arrival is not None
                         rounds.receive(arrival)
                 self.failed.add(run)

@@ -6,9 +6,10 @@ import os
 import re
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from coordinator.tls import write_private
 from ledger import envelope, example
 from ledger.log import Log
 from ledger.values import Setting
-from tests.coordinator.ward import Ward
+from tests.coordinator.public_port import signature
+from tests.coordinator.ward import Ward, sha
 
 
 def free_port() -> int:
@@ -150,6 +152,58 @@ def test_service_answers_until_a_signal_and_then_ends_in_order(
         pass  # the log was closed
     with pytest.raises(CoordinatorError, match="no coordinator answers"):
         status_page.fetch(str(folder), None)
+
+
+def test_a_stop_ends_long_polls_and_uploads_and_nothing_half_made_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, answers = config.load(folder), []
+    content = b"x" * 100_000
+    begun = threading.Event()
+
+    def ask(method: str, target: str, body: bytes = b"") -> None:
+        context = ssl.create_default_context(cafile=folder / "tls" / "ca.pem")
+        signed = signature(method, target, example.KEYS["researcher"], body=body)
+        head = "".join(f"{name}: {value}\r\n" for name, value in signed.items())
+        length = f"content-length: {len(body)}\r\n" if body else ""
+        request = f"{method} {target} HTTP/1.1\r\nhost: localhost\r\n{head}{length}\r\n".encode()
+        with (
+            socket.create_connection(("127.0.0.1", settings.port), timeout=30) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(request + body[:1000])
+            begun.set()
+            with suppress(OSError):
+                answers.append(connection.recv(65536)[:15])
+
+    def visit() -> None:
+        threads = []
+        try:
+            while not any((folder / "uploads").glob("*/*")):  # until the upload is under way
+                with suppress(CoordinatorError):
+                    status_page.fetch(str(folder), None)
+                    wait = ("GET", "/log/checkpoint.pending?above=99&wait=30")
+                    for parts in (wait, ("PUT", f"/api/blobs/{sha(content)}?kind=code", content)):
+                        threads.append(threading.Thread(target=ask, args=parts))
+                        threads[-1].start()
+                    begun.wait(5)
+                threading.Event().wait(0.2)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for thread in threads:
+                thread.join()
+
+    with quiet_office(monkeypatch):
+        monkeypatch.setattr(service, "GRACE_SECONDS", 1)
+        visitor = threading.Thread(target=visit)
+        visitor.start()
+        service.run(settings, lambda event: None)
+        visitor.join()
+    assert b"HTTP/1.1 200 OK" in answers  # of the long poll, at once
+    assert list((folder / "blobs" / "incoming").iterdir()) == []
+    assert list((folder / "uploads").glob("*/*")) == []
+    with Log.open(folder / "log", [example.LOG_KEY]):
+        pass
 
 
 def test_port_in_use_is_one_clear_line_and_nothing_is_started(folder: Path) -> None:

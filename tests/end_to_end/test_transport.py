@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import uvicorn
 from flwr.app import Message, Metadata
@@ -318,6 +319,18 @@ def test_flowers_unauthenticated_apis_are_not_on_the_public_port(federation: Fed
         )
         direct = client.post(f"https://{federation.superlink.address}/v1/control/list-nodes", content=b"")
         assert direct.status_code != 404  # it is there, on loopback
+
+
+def test_superlink_and_its_children_listen_on_loopback_alone(federation: Federation) -> None:
+    own = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    listening = {
+        connection.laddr
+        for process in own
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert federation.superlink.address in {f"{address.ip}:{address.port}" for address in listening}
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
 
 
 def test_an_unusable_key_cannot_be_registered(federation: Federation) -> None:
