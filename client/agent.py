@@ -1,8 +1,8 @@
 """A hospital's agent: one process that follows the log, cosigns, answers jobs, and answers rounds.
 
-Three threads, so that none waits for another: the follower (long poll, cosign), the enrolment (dataset, approvals)
-and the Flower node (rounds). Only the worker process reads rows. A dead network, coordinator or worker is waited
-for; a disk that fails ends the agent with one line, and a restart goes on from what is on it.
+Four threads, so that none waits for another: the follower (long poll, cosign), the enrolment (dataset, approvals),
+the acknowledgements, and the Flower node (rounds). Only the worker process reads rows. A dead network, coordinator or
+worker is waited for; a disk that fails ends the agent with one line, and a restart goes on from what is on it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from client.enrolment import Enrolment
 from client.errors import ClientError, ConfigError, LocalStateError, UnreachableError, WorkerError
 from client.exchange import Handle
 from client.follower import Sight
+from client.oversight import Oversight
+from client.standing import RESTORED
 from client.troubles import LOG, ROUNDS, Troubles
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
-from ledger.record import Record
 from ledger.records import Abort, Round, Start
 
 IDLE_SECONDS = 5.0  # between turns of the enrolment that nothing asked for
@@ -76,10 +77,13 @@ class Agent:
         self._follower = self._premises.follower
         self._offer = self._premises.decisions.offer
         self._enrolment = Enrolment(self._premises, tell)
+        self._oversight = Oversight(self._premises, tell)
         self._troubles = Troubles(tell, clock)
         hooks = Hooks(
             approvals=self._enrolment.approval_of,
-            report=self._post_later,
+            report=self._report,
+            examine=self._oversight.examine,
+            sent=self._oversight.expect,
             restored=self._deal_with_backup,
             tell=self._tell_outcome,
             fail=self.fail,
@@ -121,7 +125,7 @@ class Agent:
             proxy=self._premises.hospital.proxy,
         )
         threads = [threading.Thread(target=self._guarded, args=(task,), name=name, daemon=True) for name, task in (
-            ("follower", self._follow), ("enrolment", self._enrol),
+            ("follower", self._follow), ("acknowledgements", self._acknowledge), ("enrolment", self._enrol),
         )]  # fmt: skip
         self._tell({"event": "following"})
         if reason := self._premises.standing.person:
@@ -135,10 +139,10 @@ class Agent:
         threads[-1].start()
         self._stopping.wait()
         self._node.stop()
-        for thread in threads[1:]:
+        for thread in threads[2:]:
             thread.join(timeout=STOP_SECONDS)
-        # Not the follower: it may sit in its long poll, and writes to the mirror under the lock that closing takes.
-        self._tell({"event": "stopped"})
+        # Not those that may sit in a long poll: they write whole files, or under the lock that closing takes.
+        self._tell({"event": "keys" if self.renewed else "stopped"})
         if self._failure is not None:
             raise self._failure
 
@@ -172,7 +176,14 @@ class Agent:
         sight = self._follower.sight()
         if sight is not None:
             self._deal_with_backup(sight)
+        self._oversight.examine()
+        self._oversight.hand_in_again()
+        self._oversight.hand_in_wanted()
         return self._enrolment.turn()
+
+    def acknowledge_once(self) -> bool:
+        """Get the acknowledgement of one receipt, if one is expected: what that thread does for ever."""
+        return self._oversight.fetch(self._stopping, 0.0)
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:
@@ -189,7 +200,8 @@ class Agent:
         self._follower.run(self._stopping, self._noticed, partial(self._troubles.report, LOG))
 
     def _noticed(self, entries: list[Entry]) -> None:
-        """New entries were accepted: there may be a job to answer, or a round about to come."""
+        """The log was read: there may be a job to answer, a round about to come, or a word that was not kept."""
+        self._oversight.followed()
         if entries:
             self._work.set()
         if self._node is not None and any(isinstance(e.record, Start | Round | Abort) for e in entries):
@@ -202,7 +214,6 @@ class Agent:
             wait, stamp = RETRY_SECONDS, self._premises.decisions.stamp()
             if self._premises.renewed():
                 self.renewed = True
-                self._tell({"event": "keys"})
                 self.stop()
                 return
             try:
@@ -236,8 +247,11 @@ class Agent:
             if self._work.wait(min(left, WATCH_SECONDS)):
                 return
 
-    def _post_later(self, record: Record) -> None:
-        self._enrolment.post_later(record)
+    def _acknowledge(self) -> None:
+        self._oversight.run(self._stopping)
+
+    def _report(self, origin: str, code: str, evidence: str) -> None:
+        self._oversight.report(origin, code, evidence)
         self._work.set()
 
     def _deal_with_backup(self, sight: Sight) -> bool:
@@ -247,12 +261,12 @@ class Agent:
             self._premises.standing,
             self._premises.hospital,
         )
-        if standing.person or not restore.is_behind(account, sight.state, hospital.ref):
+        if standing.restored or not restore.is_behind(account, sight.state, hospital.ref):
             return bool(standing.person)
         everything = self._follower.entries()
         jobs = restore.charge_all(account, sight.state, hospital.name, hospital.ref, everything)
         # Charged: only now does the log's lead vanish, so a crash before this line leads here again.
-        standing.ask_person("restored")
+        standing.ask_person(RESTORED)
         _log.error(
             "the privacy account is older than the log: it came from a backup. %d jobs were charged whole and this "
             "hospital withdraws from them; take a new witness key, then run `wardround hospital resume`",

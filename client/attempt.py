@@ -37,8 +37,7 @@ from client.follower import Sight
 from client.gate import Order, Own, Question
 from client.premises import Premises
 from ledger import envelope
-from ledger.errors import InconsistentError, LedgerError, RuleError, StorageError
-from ledger.record import Record
+from ledger.errors import InconsistentError, LedgerError, RuleError, StorageError, UpgradeError
 from ledger.witness import ClockError
 
 _CODES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
@@ -50,6 +49,7 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
     (UnreachableError, "log"),
     (ClockError, "clock"),
     (InconsistentError, "conflict"),
+    (UpgradeError, "upgrade"),
     (RuleError, "conflict"),
     (LedgerError, "unknown-checkpoint"),
     (ClientError, "person"),
@@ -74,7 +74,9 @@ class Hooks:
     """What answering asks of the rest of the agent."""
 
     approvals: Callable[[str], str]  # job -> digest of the approval that this hospital gave, or ""
-    report: Callable[[Record], None]  # posts a record of this hospital, sooner or later
+    report: Callable[[str, str, str], None]  # origin, code, evidence: posts an incident, sooner or later
+    examine: Callable[[], None]  # whether the coordinator kept its word; stops what must stop
+    sent: Callable[[bytes, int], None]  # a receipt is about to be sent; until when it may arrive
     restored: Callable[[Sight], bool]  # whether the account came from a backup; deals with it if so
     tell: Callable[[Outcome], None]
     fail: Callable[[Exception], None]  # ends the agent
@@ -103,6 +105,8 @@ class Attempts:
             _log.warning("a message was refused (%s): %s", code, error)
             if code in FATAL:
                 self._hooks.fail(error)
+            elif isinstance(error, RuleError):
+                self._hooks.examine()
         kind = str(reply.config["kind"])
         outcome = Outcome(
             job=question.job if question else "",
@@ -141,6 +145,7 @@ class Attempts:
             charge, update=_bytes(update), receipt=entry, metrics=_bytes(metrics), production=production
         )
         # Stored: from here on a crash loses nothing, the same bytes are sent when asked again.
+        self._hooks.sent(entry, question.deadline)
         return Reply(config={"kind": "receipt", "receipt": entry}, update=update, metrics=metrics)
 
     def _gate(self, question: Question, model: bytes) -> tuple[Sight, Order]:
@@ -161,6 +166,7 @@ class Attempts:
 
     def _judge(self, question: Question, model: bytes, checkpoint_size: int) -> tuple[Sight, Order]:
         parts = self._parts
+        self._hooks.examine()
         sight = parts.follower.sight()
         if sight is None:
             raise gate.refuse("unknown-checkpoint")
@@ -209,7 +215,7 @@ class Attempts:
         evidence = (
             digest or hashlib.sha256(question.checkpoint).hexdigest()
         )  # none was sent, one is on the log
-        self._hooks.report(receipts.missing_receipt(sight.state.origin, parts.hospital.name, evidence))
+        self._hooks.report(sight.state.origin, "receipt-missing", evidence)
 
     def _charge(self, order: Order) -> Charge:
         return self._parts.account.charge(
@@ -242,6 +248,7 @@ class Attempts:
         """Answer a question that was answered, or lost, before: never by touching a row."""
         if charge.reply is None:
             return self._skip(order, sight, "crashed")
+        self._hooks.sent(charge.reply.receipt, order.question.deadline)
         return _stored(charge.reply, order)
 
     def _sits_out(self, question: Question) -> str:

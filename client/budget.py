@@ -233,6 +233,10 @@ class Account:
         """Return the receipt that was sent for a round, or None; the log must do it justice."""
         return charges.receipt_of(self._file, job, round_number)
 
+    def sent(self, job: str, round_number: int) -> charges.Reply | None:
+        """Return what was sent for a round, while it is kept."""
+        return charges.sent(self._file, job, round_number)
+
     def history(self) -> tuple[Statement, ...]:
         """Return every dataset's statement, by name."""
         with self._file.mutex:
@@ -248,14 +252,7 @@ class Account:
             )
 
     def _append(
-        self,
-        dataset: str,
-        job: str,
-        round_number: int,
-        model_digest: str,
-        sides: Sides,
-        delta: float,
-        number: int,
+        self, dataset: str, job: str, round_number: int, model: str, sides: Sides, delta: float, number: int
     ) -> Charge:
         """Write one charge with what it brings the epsilons to."""
         lifetime = self.lifetime(dataset)
@@ -272,7 +269,7 @@ class Account:
             number=number,
             job=job,
             round=round_number,
-            model_digest=model_digest,
+            model_digest=model,
             delta=delta,
             training=sides[0],
             heldout=sides[1],

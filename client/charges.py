@@ -119,6 +119,12 @@ def reply_to(file: AccountFile, charge: Charge) -> Reply | None:
     return Reply(update=rows[0][0], receipt=rows[0][1], metrics=rows[0][2]) if rows else None
 
 
+def sent(file: AccountFile, job: str, round_number: int) -> Reply | None:
+    """Return the reply stored for a round, or None: there was none, or it was discarded."""
+    charge = of_round(file, job, round_number)
+    return reply_to(file, charge) if charge else None
+
+
 def receipt_of(file: AccountFile, job: str, round_number: int) -> bytes | None:
     """Return the receipt stored for a round, which is kept for ever, or None."""
     rows = file.read(

@@ -8,10 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config, decisions_cli, join_command, preflight_cli, run_cli, show_cli, unit_cli
+from client import (
+    config,
+    decisions_cli,
+    join_command,
+    preflight_cli,
+    run_cli,
+    show_cli,
+    standing_cli,
+    succession_cli,
+    unit_cli,
+)
 from client.budget import Account
 from client.charges import Statement
-from client.standing import Standing
 from ledger import desk, report
 from ledger.source import open_source
 
@@ -73,18 +82,9 @@ def log(
         typer.echo(line)
 
 
-@app.command()
-def resume(directory: Directory) -> None:
-    """Let the agent go on after a restored backup, once a person has looked.
-
-    Example: wardround hospital resume hospitals/northgate
-    """
-    standing = Standing(config.load(directory).folder)
-    if not (reason := standing.person):
-        typer.echo("nothing waits for a person")
-        return
-    standing.resume()
-    typer.echo(f"confirmed ({reason}): start the agent again")
+app.command()(standing_cli.standing)
+app.command()(standing_cli.resume)
+app.command()(succession_cli.succeed)
 
 
 for name, command in (

@@ -20,6 +20,8 @@ from typing import Any
 
 import httpx
 
+from client.answers import expect, json_object, plain_headers, reason
+from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
 from ledger.errors import MalformedError
@@ -31,7 +33,6 @@ REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
-_REFUSED = (400, 403, 409, 413)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,13 @@ class Pending:
 
 
 class Consortium:
-    """One coordinator's service; may be used from several threads."""
+    """One coordinator's service; may be used from several threads.
+
+    Attributes:
+        ear: Told of every record that is handed in, once somebody listens.
+    """
+
+    ear: Ear | None = None
 
     def __init__(
         self,
@@ -107,7 +114,7 @@ class Consortium:
         Raises:
             UnreachableError: no answer, or the log has no checkpoint yet.
         """
-        answer = _expect(
+        answer = expect(
             self._request(
                 "GET",
                 f"/log/{PENDING}",
@@ -123,8 +130,18 @@ class Consortium:
         Raises:
             PostRefusedError: it may not follow, or its signature is wrong.
             UnreachableError: try again.
+            LocalStateError: it could not be kept, so it was not submitted.
         """
-        answer = _json(self._request("POST", "/api/records", content=entry))
+        if self.ear is not None:
+            self.ear.handing_in(entry)
+        try:
+            answer = json_object(self._request("POST", "/api/records", content=entry))
+        except PostRefusedError as error:
+            if self.ear is not None:
+                self.ear.heard(entry, error.statement)
+            raise
+        if self.ear is not None:
+            self.ear.heard(entry, str(answer.get("statement", "")).encode())
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
@@ -135,7 +152,7 @@ class Consortium:
             UnreachableError: try again.
         """
         body = json.dumps({"size": size, "line": line.to_line()}).encode()
-        return _json(self._request("POST", "/api/cosignatures", content=body)).get("final") is True
+        return json_object(self._request("POST", "/api/cosignatures", content=body)).get("final") is True
 
     def post_report(self, nonce: str, note: bytes, entries: Sequence[bytes]) -> bool:
         """Tell a restarted log what this witness signed last, with the entries that it lost; return if it may write.
@@ -149,7 +166,7 @@ class Consortium:
             "note": note.decode(),
             "entries": [base64.b64encode(entry).decode() for entry in entries],
         }
-        answer = _json(self._request("POST", "/api/reports", content=json.dumps(report).encode()))
+        answer = json_object(self._request("POST", "/api/reports", content=json.dumps(report).encode()))
         return answer.get("writable") is True
 
     def blob(self, digest: str, max_size: int) -> bytes:
@@ -158,7 +175,7 @@ class Consortium:
         Raises:
             UnreachableError: it is not there, too large, or not what its name says.
         """
-        content = _expect(self._request("GET", f"/api/blobs/{digest}", limit=max_size)).content
+        content = expect(self._request("GET", f"/api/blobs/{digest}", limit=max_size)).content
         if hashlib.sha256(content).hexdigest() != digest:
             raise UnreachableError(f"the coordinator served other bytes than {digest[:16]}")
         return content
@@ -176,7 +193,7 @@ class Consortium:
         """
         digest = hashlib.sha256(content).hexdigest()
         path = f"/api/blobs/{digest}"
-        _json(self._request("PUT", path, params={"kind": kind}, content=content))
+        json_object(self._request("PUT", path, params={"kind": kind}, content=content))
         return digest
 
     def file(self, path: str, limit: int = MAX_ANSWER) -> bytes:
@@ -184,7 +201,7 @@ class Consortium:
         answer = self._request("GET", path, limit=limit)
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise FileNotFoundError(path)
-        return _expect(answer).content
+        return expect(answer).content
 
     def put(self, path: str, content: bytes) -> Mapping[str, Any]:
         """Deposit a file. Raises as `post`."""
@@ -206,12 +223,12 @@ class Consortium:
     def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
         answer = self._request(method, path, content=content, limit=limit)
         if answer.status_code == httpx.codes.NOT_FOUND:
-            raise PostRefusedError(answer.status_code, "", _reason(answer))
-        return _json(answer)
+            raise PostRefusedError(answer.status_code, "", reason(answer))
+        return json_object(answer)
 
     def status(self) -> Mapping[str, Any]:
         """Return what the coordinator says of its jobs, for a display; nothing is decided by it."""
-        return _json(self._request("GET", "/api/status"))
+        return json_object(self._request("GET", "/api/status"))
 
     def _request(
         self,
@@ -232,7 +249,7 @@ class Consortium:
             if answer.status_code != httpx.codes.UNAUTHORIZED:
                 self._key = key
                 return answer
-        raise UnreachableError(f"the coordinator does not take this member's requests: {_reason(answer)}")
+        raise UnreachableError(f"the coordinator does not take this member's requests: {reason(answer)}")
 
     def _keys(self) -> Iterator[SigningKey | None]:
         """Yield the key of now, then, if that is refused, what may have taken its place."""
@@ -256,7 +273,9 @@ class Consortium:
             raise UnreachableError(
                 f"the coordinator cannot be reached: {error or type(error).__name__}"
             ) from None
-        return httpx.Response(response.status_code, headers=_plain(response.headers), content=bytes(body))
+        return httpx.Response(
+            response.status_code, headers=plain_headers(response.headers), content=bytes(body)
+        )
 
     def _sign(self, request: httpx.Request, content: bytes | None, key: SigningKey | None) -> None:
         if key is None:
@@ -274,42 +293,3 @@ class Consortium:
         except MalformedError as error:
             raise UnreachableError(f"{target[:80]} cannot be asked for: {error}") from None
         request.headers.update(headers)
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Return the headers without those that describe the transfer: the body is decoded already."""
-    return {
-        k: v
-        for k, v in headers.items()
-        if k not in ("content-encoding", "content-length", "transfer-encoding")
-    }
-
-
-def _reason(answer: httpx.Response) -> str:
-    """Return the one line of a refusal; it comes from outside, and a person reads it on a terminal."""
-    try:
-        value = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        value = None
-    text = str(value.get("error", "")) if isinstance(value, dict) else ""
-    return "".join(c if c.isprintable() else "?" for c in text[:300]) or "no reason given"
-
-
-def _expect(answer: httpx.Response) -> httpx.Response:
-    if answer.status_code != httpx.codes.OK:
-        raise UnreachableError(f"the coordinator answers with HTTP status {answer.status_code}")
-    return answer
-
-
-def _json(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        value = json.loads(answer.content)
-    except (ValueError, RecursionError):
-        value = None
-    fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    if answer.status_code in _REFUSED:
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), _reason(answer))
-    if not isinstance(value, dict):
-        raise UnreachableError("the coordinator's answer is no JSON object")
-    _expect(answer)
-    return fields

@@ -1,7 +1,8 @@
 """The agent's paperwork: registers the dataset and its next versions, has jobs answered, cleans up after ended ones.
 
 Everything follows from the state of the log, so it may be done again after any crash. Records that could not be
-posted are tried again, in order, until the coordinator takes or refuses them. Answering jobs is `client.answering`.
+posted are kept (`client.custody`) and handed in again until the coordinator takes or refuses them. Answering jobs is
+`client.answering`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ _log = logging.getLogger(__name__)
 
 
 class Enrolment:
-    """One hospital's paperwork, done by one thread; `approval_of` and `post_later` may be called from any."""
+    """One hospital's paperwork, done by one thread; `approval_of` may be called from any."""
 
     def __init__(self, premises: Premises, tell: Callable[[dict[str, Any]], None]) -> None:
         self._parts = premises
         self._tell = tell
         self._answering = Answering(premises, tell)
-        self._outbox: list[Record] = []
         self._cleaned: set[str] = set()
         self._refused: set[int] = set()  # versions of the dataset's record: a person has to look
         self._warned = ""
@@ -40,10 +40,6 @@ class Enrolment:
         """Return the digest of the approval that this hospital gave to a job, or ""."""
         data = self._answering.kept(job)
         return envelope.parse_entry(data).digest if data else ""
-
-    def post_later(self, record: Record) -> None:
-        """Have a record posted at the next turn."""
-        self._outbox.append(record)
 
     def settings_changed(self) -> None:
         """Judge every open job again, by the settings of now."""
@@ -61,15 +57,13 @@ class Enrolment:
         if (stamp := self._parts.decisions.stamp()) != self._stamp:
             self._stamp = stamp
             self._refused.clear()
-        while self._outbox:
-            self._post(self._outbox[0])
-            del self._outbox[0]
         sight = self._parts.follower.sight()
         if sight is None or sight.state.member(self._parts.hospital.name) is None:
             return False
         self._answering.withdraw(sight)
-        if self._parts.standing.person:
+        if self._parts.standing.restored:
             self._answering.withdraw_from_all(sight)
+        if self._parts.standing.person:
             return False
         if self._parts.hospital.ref not in sight.state.datasets:
             return 1 not in self._refused and self._register(sight, 1)

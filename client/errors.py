@@ -73,12 +73,14 @@ class PostRefusedError(ClientError):
     Attributes:
         status: Its HTTP status: 400, 403, 409 or 413.
         rule: The ledger rule that it names, or "".
+        statement: The objection that it signed, or b"".
     """
 
-    def __init__(self, status: int, rule: str, reason: str) -> None:
+    def __init__(self, status: int, rule: str, reason: str, statement: bytes = b"") -> None:
         super().__init__(f"the coordinator refused ({status}): {reason}")
         self.status = status
         self.rule = rule
+        self.statement = statement
 
 
 class GateError(ClientError):

@@ -160,6 +160,26 @@ class Follower:
         with self._lock:
             return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
 
+    def entries_from(self, start: int) -> list[Entry]:
+        """Return everything accepted from an index on."""
+        with self._lock:
+            return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
+
+    def state_at(self, size: int) -> State:
+        """Return the state after the log's first entries, by replaying them: for the rare dispute."""
+        with self._lock:
+            return self._mirror.view_at(size).state
+
+    def pending(self) -> bytes:
+        """Return the signed checkpoint of everything accepted."""
+        with self._lock:
+            return self._mirror.pending()
+
+    def refused(self) -> list[tuple[bytes, list[bytes]]]:
+        """Return every signed checkpoint that breaks the rules, with its new entries."""
+        with self._lock:
+            return self._mirror.refused()
+
     def cosign(self) -> None:
         """Cosign everything accepted and hand the cosignature over, unless that was done.
 

@@ -45,6 +45,7 @@ REFUSALS: dict[str, str] = {
     "skipped": "this hospital has skipped the round",
     "stopped": "this hospital trains no more for this job",
     "storage": "this hospital's disk failed",
+    "upgrade": "the log uses rules that are newer than this hospital's software",
     "unknown-checkpoint": "the checkpoint named is not one of the log as this hospital sees it",
     "withdrawn": "this hospital has withdrawn from the job",
     "wrong-model": "the model is not the one that the log says comes next",

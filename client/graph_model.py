@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from client.errors import GraphError
+from client.graph import Graph
 from client.losses import per_example_loss
-from client.model_graph import Graph, parse
+from client.model_graph import parse
 
 
 class GraphModel(nn.Module):

@@ -19,10 +19,11 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from client import frames, sandbox
+from client.approval import REFUSALS
 from client.errors import ModelRefusedError, SandboxError
 
 STATUS = {  # exit status: what the job's code tried
@@ -31,6 +32,7 @@ STATUS = {  # exit status: what the job's code tried
     73: "model-process",
     74: "model-system",
 }
+_CAUSES = {"allocate memory": "model-memory", "can't start new thread": "model-process"}  # words of an error
 _MODULES = (
     "__future__", "abc", "array", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy",
     "dataclasses", "decimal", "enum", "fractions", "functools", "heapq", "inspect", "itertools", "json", "logging",
@@ -46,7 +48,7 @@ _EVENTS = (  # beginnings of the names of Python's audit events, and what each m
     ),
     (("os.walk", "os.fwalk", "glob.", "pathlib.", "sqlite3.", "os.getxattr", "os.setxattr"), 72),
     (("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "subprocess.", "pty."), 73),
-    (("_thread.start_new_thread", "os.kill", "os.killpg", "signal.pthread_kill", "os.startfile"), 73),
+    (("os.kill", "os.killpg", "signal.pthread_kill", "os.startfile"), 73),
     (("ctypes.dlopen", "ctypes.dlsym", "ctypes.call_function", "ctypes.string_at", "ctypes.cdata"), 74),
 )
 
@@ -67,7 +69,15 @@ def warm_up() -> None:
     model_export.export(nn.Sequential(nn.Unflatten(1, (2, 4)), layer, nn.Flatten(), nn.Linear(8, 1)), (8,))
 
 
-def build(source: bytes, input_shape: Sequence[int], outputs: int) -> bytes:
+def compiled(source: bytes) -> CodeType:
+    """Return a job's `model.py` ready to run. Raises ModelRefusedError: it is no Python."""
+    try:
+        return compile(source, "model.py", "exec")
+    except (SyntaxError, ValueError) as error:
+        raise _named(error, "model-crash", "model.py is no Python") from None
+
+
+def build(code: CodeType, input_shape: Sequence[int], outputs: int) -> bytes:
     """Run a job's `model.py` and return the graph of `build_model(input_shape=..., outputs=...)` of it.
 
     Raises:
@@ -81,10 +91,10 @@ def build(source: bytes, input_shape: Sequence[int], outputs: int) -> bytes:
 
     torch.manual_seed(0)  # so that constants that a model draws are the same at every hospital
     random.seed(0)
-    code = ModuleType("model")
+    module = ModuleType("model")
     try:
-        exec(compile(source, "model.py", "exec"), code.__dict__)  # noqa: S102  # what this process is for
-        model = code.build_model(input_shape=tuple(input_shape), outputs=outputs)
+        exec(code, module.__dict__)  # noqa: S102  # what this process is for
+        model = module.build_model(input_shape=tuple(input_shape), outputs=outputs)
     except JOB_CODE_ERRORS as error:
         raise _named(error, "model-crash", "model.py does not build a model") from None
     if not isinstance(model, nn.Module):
@@ -98,8 +108,9 @@ def build(source: bytes, input_shape: Sequence[int], outputs: int) -> bytes:
 
 
 def _named(error: Exception, code: str, words: str) -> ModelRefusedError:
-    if "can't allocate memory" in str(error):
-        return ModelRefusedError("model-memory", "model.py takes more memory than limits.memory_mib allows")
+    for part, cause in _CAUSES.items():
+        if part in str(error):
+            return ModelRefusedError(cause, REFUSALS[cause])
     reason = "" if isinstance(error, RecursionError) else f": {' '.join(str(error).split())[:160]}"
     return ModelRefusedError(code, f"{words}: {type(error).__name__}{reason}")
 
@@ -121,9 +132,10 @@ def answer(reading: int, writing: int, sizes: int, memory_mib: int, seconds: int
     frames.send(writing, {"code": "ready"})
     header, source = frames.receive(reading)
     linecache.updatecache = _no_lines
-    sys.addaudithook(_watcher(os._exit))
     try:
-        graph = build(source, header["input_shape"], header["outputs"])
+        code = compiled(source)
+        sys.addaudithook(_watcher(os._exit))
+        graph = build(code, header["input_shape"], header["outputs"])
     except ModelRefusedError as error:
         frames.send(writing, {"code": error.code, "line": str(error)})
     except MemoryError:

@@ -18,7 +18,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from client.errors import ModelRefusedError
-from client.model_graph import DTYPES, ITEM, TYPE
+from client.graph_operations import DTYPES, ITEM, LEFT_OUT
+from client.model_graph import TYPE
 
 _SAME = ("alias.default", "clone.default", "contiguous.default", "detach.default", "lift_fresh_copy.default")
 _RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "poisson", "rand")
@@ -162,14 +163,7 @@ class _Writer:
 
 
 def _is_ours(key: str, value: Any) -> bool:
-    return value is not None and key not in (
-        "device",
-        "implicit",
-        "layout",
-        "memory_format",
-        "non_blocking",
-        "pin_memory",
-    )
+    return value is not None and key not in LEFT_OUT
 
 
 def _name(target: Any) -> str:

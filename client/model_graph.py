@@ -8,10 +8,9 @@
      "result": {"ref": 4}}
 
 Values are counted: 0 is one example as a batch of one, then parameters, constants, and what each node gives. A node
-may use earlier values only, so there is no cycle. `OPERATIONS` are functions of ATen, each without an effect beside
-its result, repeatable, of a shape that no value decides, and unable to fail because of a value: no row can make
-training raise. Whether types fit is the operation's own schema's word, whether shapes fit is tried on torch's meta
-device, which computes nothing.
+may use earlier values only, so there is no cycle. Only the operations of `client.graph_operations` are read. Whether
+types fit is the operation's own schema's word, whether shapes fit is tried on torch's meta device, which computes
+nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from client.errors import GraphError
+from client.graph import Graph, Node, Ref, Value
+from client.graph_operations import DTYPES, ITEM, LEFT_OUT, MAYBE_NUMBER, OPERATIONS, TEXTS
 
 TYPE = "wardround-model-graph/1"
 MAX_SIZE = 16 << 20  # bytes of the JSON
@@ -34,87 +33,7 @@ MAX_NODES = 4096
 MAX_PARAMETERS = 1 << 26  # numbers
 MAX_CONSTANTS = 1 << 20  # numbers
 MAX_ELEMENTS = 1 << 22  # of all that is computed for one example
-DTYPES = {"bool": torch.bool, "float32": torch.float32, "int64": torch.int64}
-_TEXTS = {"approximate": ("none", "tanh")}
-_MAYBE_NUMBER = ("exponent", "other")  # tensors for which torch takes a number too
-_LEFT_OUT = ("device", "implicit", "layout", "memory_format", "non_blocking", "pin_memory")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}(?:\.[A-Za-z0-9_]{1,64}){0,15}").fullmatch
-ITEM = "item"  # our own: one of the results of an operation that has several
-OPERATIONS = frozenset(
-    f"{name}.default"
-    for name in (
-        "_adaptive_avg_pool2d", "_log_softmax", "_softmax", "_to_copy", "abs", "acos", "acosh", "adaptive_avg_pool1d",
-        "addmm", "amax", "amin", "any", "asin", "asinh", "atan", "atan2", "atanh", "avg_pool1d", "avg_pool2d",
-        "bitwise_not", "bmm", "cat", "ceil", "clamp", "constant_pad_nd", "convolution", "cos", "cosh", "cumsum",
-        "elu", "erf", "exp", "expand", "expm1", "flip", "floor", "full_like", "gelu", "hardtanh", "index_select",
-        "isinf", "isnan", "leaky_relu", "log", "log10", "log1p", "log2", "logical_and", "logical_not",
-        "logical_or", "logical_xor", "max_pool2d_with_indices", "maximum", "mean", "minimum", "mm",
-        "native_group_norm", "native_layer_norm", "neg", "permute", "reciprocal", "reflection_pad1d",
-        "reflection_pad2d", "relu", "repeat", "replication_pad2d", "reshape", "round", "rsqrt", "sigmoid", "sign",
-        "sin", "sinh", "split_with_sizes", "sqrt", "squeeze", "sum", "tan", "tanh", "trunc", "unsqueeze",
-    )
-) | {
-    "add.Scalar", "add.Tensor", "any.dim", "any.dims", "bitwise_and.Tensor", "bitwise_or.Tensor", "clamp.Tensor",
-    "div.Scalar", "div.Tensor", "eq.Scalar", "eq.Tensor", "ge.Scalar", "ge.Tensor", "gt.Scalar", "gt.Tensor",
-    "le.Scalar", "le.Tensor", "lt.Scalar", "lt.Tensor", "max.dim", "mean.dim", "min.dim", "mul.Scalar", "mul.Tensor",
-    "ne.Scalar", "ne.Tensor", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "prod.dim_int", "select.int", "slice.Tensor",
-    "squeeze.dim", "squeeze.dims", "sub.Scalar", "sub.Tensor", "sum.dim_IntList", "var.correction", "where.self",
-}  # fmt: skip
-Value = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """An earlier value, by its number."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One operation."""
-
-    function: Any  # of torch.ops.aten, or None for ITEM
-    args: tuple[Any, ...]
-    named: dict[str, Any]
-
-    def apply(self, values: list[Value]) -> Value:
-        """Return what the operation gives for the values before it."""
-        args = [_filled(a, values) for a in self.args]
-        if self.function is None:
-            found: Tensor = args[0][args[1]]
-            return found
-        result: Any = self.function(*args, **self.named)
-        return tuple(result) if isinstance(result, list) else result
-
-
-def _filled(arg: Any, values: list[Value]) -> Any:
-    if isinstance(arg, Ref):
-        return values[arg.index]
-    if isinstance(arg, tuple):
-        return [_filled(a, values) for a in arg]
-    return arg
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Graph:
-    """A model as a function of one example and its parameters."""
-
-    example_shape: tuple[int, ...]
-    parameters: tuple[tuple[str, tuple[int, ...]], ...]
-    constants: tuple[Tensor, ...]
-    nodes: tuple[Node, ...]
-    result: int
-    elements: int  # of all that is computed for one example
-
-    def run(self, parameters: Sequence[Tensor], example: Tensor, constants: Sequence[Tensor]) -> Tensor:
-        """Return the model's output for one example, without its dimension of the batch."""
-        values: list[Value] = [example.unsqueeze(0), *parameters, *constants]
-        for node in self.nodes:
-            values.append(node.apply(values))
-        result = values[self.result]
-        assert isinstance(result, Tensor)  # `parse` has seen it
-        return result[0]
 
 
 def parse(data: bytes) -> Graph:
@@ -248,7 +167,7 @@ class _Reader:
     def _operation(self, name: str, args: list[Any], named: object) -> Node:
         base, overload = name.split(".")
         function = getattr(getattr(torch.ops.aten, base), overload)
-        arguments = [a for a in function._schema.arguments if a.name not in _LEFT_OUT]
+        arguments = [a for a in function._schema.arguments if a.name not in LEFT_OUT]
         if not isinstance(named, dict) or len(args) > sum(not a.kwarg_only for a in arguments):
             raise ValueError("arguments")
         by_name = {a.name: a for a in arguments if a.kwarg_only}
@@ -261,9 +180,19 @@ class _Reader:
         )
 
     def _is_index(self, args: list[Any]) -> bool:
-        """Whether an index is known now: one that a row decides could be out of range, and raise."""
-        place = self._reference(args[2]).index - self._first if len(args) == 3 else -1
-        return 0 <= place < len(self._constants) and not self._constants[place].lt(0).any()
+        """Whether an index is known now and within range: one that a row decides could raise."""
+        if len(args) != 3:
+            return False
+        source, place = (
+            self._meta[self._reference(args[0]).index],
+            self._reference(args[2]).index - self._first,
+        )
+        if isinstance(source, tuple) or not 0 <= place < len(self._constants):
+            return False
+        index, dim = self._constants[place], _int(args[1])
+        if not -source.dim() <= dim < source.dim() or index.dtype != torch.int64:
+            return False
+        return not bool((index.lt(0) | index.ge(source.shape[dim])).any())
 
     def _argument(self, argument: Any, value: object) -> Any:
         """Return an argument if it is of the type that the operation's schema says."""
@@ -274,7 +203,7 @@ class _Reader:
             kind = kind.removeprefix("Optional[").removesuffix("]")
         if name == "dtype":
             return DTYPES[_one_of(value, tuple(DTYPES))]
-        if kind == "Tensor" and name in _MAYBE_NUMBER and not isinstance(value, dict):
+        if kind == "Tensor" and name in MAYBE_NUMBER and not isinstance(value, dict):
             return _number(value)
         if kind == "Tensor":
             ref = self._reference(value)
@@ -286,7 +215,7 @@ class _Reader:
         if kind == "List[int]":
             return _ints(value)
         if kind == "str":
-            return _one_of(value, _TEXTS.get(name, ()))
+            return _one_of(value, TEXTS.get(name, ()))
         if kind == "bool":
             if type(value) is not bool:
                 raise ValueError("bool")

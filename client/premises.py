@@ -17,6 +17,7 @@ from client import rotation
 from client.budget import Account
 from client.config import Hospital
 from client.consortium import Consortium
+from client.custody import Custody
 from client.decisions import Decisions
 from client.dictionary import Dictionary
 from client.errors import ConfigError, DictionaryError, LocalStateError
@@ -42,6 +43,7 @@ class Premises:
     consortium: Consortium
     worker: Worker
     standing: Standing
+    custody: Custody
     decisions: Decisions
     account: Account
     follower: Follower
@@ -106,11 +108,11 @@ def enter(
         files.enter_context(closing(door))
         process = files.enter_context(closing(Worker(hospital, worker)))
         process.survey(settings.dictionary.to_bytes())
-        standing = Standing(hospital.folder)
+        standing, custody = Standing(hospital.folder), Custody(hospital.folder)
         account = files.enter_context(closing(Account.open(hospital.account)))
         mirror = open_mirror(hospital.mirror, hospital.charter)
         follower = files.enter_context(
-            closing(Follower(mirror, door, witness, clock, may_cosign=lambda: not standing.person))
+            closing(Follower(mirror, door, witness, clock, may_cosign=lambda: not standing.restored))
         )
         return Premises(
             settings=settings,
@@ -121,6 +123,7 @@ def enter(
             consortium=door,
             worker=process,
             standing=standing,
+            custody=custody,
             decisions=Decisions(hospital.folder),
             account=account,
             follower=follower,

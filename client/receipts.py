@@ -57,12 +57,20 @@ def skip(origin: str, hospital: str, job: str, round_number: int, code: str) -> 
     return Skip(origin=origin, hospital=hospital, job=job, round=round_number, code=code)
 
 
-def missing_receipt(origin: str, hospital: str, receipt: str) -> Incident:
-    """Return the incident that a receipt is neither on the log nor left out with a reason.
+INCIDENTS: dict[str, str] = {  # code -> what the evidence is the digest of; the hospital keeps it
+    "acknowledged-left-out": "the acknowledgement of a reply that a round then left out as if it had not come",
+    "receipt-missing": "the receipt that was sent, and is neither on the log nor left out with a reason",
+    "rule-broken": "the signed checkpoint over entries that the rules forbid",
+}
+
+
+def incident(origin: str, hospital: str, code: str, evidence: str) -> Incident:
+    """Return an incident.
 
     Args:
         origin: The log's.
         hospital: This hospital's name.
-        receipt: Digest of the receipt that was sent; the hospital keeps it as the evidence.
+        code: One of INCIDENTS.
+        evidence: Digest of what INCIDENTS says.
     """
-    return Incident(origin=origin, member=hospital, code="receipt-missing", evidence=receipt)
+    return Incident(origin=origin, member=hospital, code=code, evidence=evidence)

@@ -32,6 +32,8 @@ def words(event: dict[str, Any], folder: str) -> str:
             f"no connection for {what} since {since}: {trouble}. It is tried again; if it lasts: "
             f"wardround hospital check {folder}"
         )
+    if name == "keys":
+        return "the log names new keys of this hospital: going on with them"
     if name == "person":
         return (
             f"waiting for a person ({_clean(event['reason'])}): look, then wardround hospital resume {folder}"

@@ -37,8 +37,8 @@ smallest_cohort = 1  # do not take part where size_class is below this
 hours = []  # local time when it may train, such as ["mon-fri 19:00-06:00"]; empty: always
 
 [limits]  # how much of this machine a job may take
-threads = 1
-memory_mib = 8192
+threads = 1  # processor cores
+memory_mib = 8192  # working memory
 model_seconds = 60  # how long a job's model.py may take to build its model
 gpu = false  # true lets it use a GPU
 

@@ -1,7 +1,8 @@
 """What keeps this hospital from training until a person has looked: one small file, durable before it takes effect.
 
-Two reasons: the account came from a backup (everything stops, the hospital withdraws and cosigns nothing until a
-person runs `wardround hospital resume`), and a receipt of this hospital is missing on the log (that job alone).
+Three reasons: the account came from a backup (everything stops, the hospital withdraws and cosigns nothing); the
+coordinator did not keep its word (nothing is trained, cosigning goes on); and what concerns one job alone, such as a
+receipt of this hospital that is missing on the log. Each stays until a person runs `wardround hospital resume`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ledger.errors import MalformedError
 from ledger.values import Code
 
 FILE = "standing.json"
+RESTORED = "restored"
 _MAX_SIZE = 1 << 20
 
 
@@ -48,6 +50,16 @@ class Standing:
         """Why a person must decide before anything goes on, or ""."""
         return self._notes.person
 
+    @property
+    def restored(self) -> bool:
+        """Whether the account came from a backup: nothing is cosigned either."""
+        return self._notes.person == RESTORED
+
+    @property
+    def stops(self) -> Map[str, Code]:
+        """The jobs that get no more training here, and why."""
+        return self._notes.stopped
+
     def stopped(self, job: str) -> bool:
         """Whether a job gets no more training here."""
         return job in self._notes.stopped
@@ -58,14 +70,20 @@ class Standing:
             self._write(Notes(person=self._notes.person, stopped=self._notes.stopped.set(job, code)))
 
     def ask_person(self, reason: str) -> None:
-        """Stop everything until `resume`."""
+        """Stop everything until `resume`; a restored account is the graver reason, and stays."""
         with self._lock:
-            self._write(Notes(person=reason, stopped=self._notes.stopped))
+            if not self.restored:
+                self._write(Notes(person=reason, stopped=self._notes.stopped))
 
     def resume(self) -> None:
         """A person has looked: go on."""
         with self._lock:
             self._write(Notes(person="", stopped=self._notes.stopped))
+
+    def allow(self, job: str) -> None:
+        """A person has looked: a job that was stopped may train again. KeyError where it was not."""
+        with self._lock:
+            self._write(Notes(person=self._notes.person, stopped=self._notes.stopped.delete(job)))
 
     def _write(self, notes: Notes) -> None:
         write_private(self._path, canonical.dumps(canonical.plain(notes)))

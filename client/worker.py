@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from client import building, frames, reviewed, sandbox
+from client import building, frames, reviewed, sandbox, source
 from client import dictionary as dictionaries
 from client.config import Hospital
 from client.errors import TrainingRefusedError, WorkerError
@@ -165,15 +165,15 @@ class Worker:
 
     def _build(self, spec: JobSpec, dictionary: bytes) -> tuple[bytes, tuple[int, ...]]:
         """Return the graph of a job's own model, or nothing for a built-in one, and the shape of an example."""
-        shape = (len(dictionaries.from_bytes(dictionary).feature_names),)
+        shape = dictionaries.from_bytes(dictionary).input_shape
         if spec.model != reviewed.CUSTOM:
             return b"", shape
         try:
-            source = reviewed.source_of(self._hospital.models, spec.model_code)
+            code = reviewed.source_of(self._hospital.models, spec.model_code)
         except TrainingRefusedError as error:
             raise WorkerError("model", str(error)) from None
         limits = self._hospital.limits
-        return building.build(source, input_shape=shape, outputs=spec.outputs, limits=limits), shape
+        return building.build(code, input_shape=shape, outputs=spec.outputs, limits=limits), shape
 
     def _where(self) -> dict[str, Any]:
         return {
@@ -225,9 +225,7 @@ class Worker:
 
     def _rights(self) -> sandbox.WorkerRights:
         hospital, limits = self._hospital, self._hospital.limits
-        places = [hospital.data_file, hospital.secret_file]
-        if hospital.dataset.mapping:
-            places.append(hospital.folder / hospital.dataset.mapping)
+        places = [*source.needed(hospital.place), hospital.secret_file]
         return sandbox.WorkerRights(
             read=tuple(map(str, places)),
             network=hospital.dataset.kind == "sql",

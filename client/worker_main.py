@@ -54,9 +54,7 @@ from ledger.errors import MalformedError
 if TYPE_CHECKING:
     from client.trainer import Trainer
 
-SNAPSHOT = "snapshot"
-SALT = "salt"
-GRAPH = "graph"
+SNAPSHOT, SALT, GRAPH = "snapshot", "salt", "graph"
 MAX_GRAPH = 16 << 20  # bytes, as `client.model_graph`, which needs torch
 OUT_OF_MEMORY = 77  # exit status
 _PLAIN = WorkerRights(read=(), network=False, gpu=False, memory_mib=8192, threads=1)
@@ -117,10 +115,9 @@ class Worker:
             return {"code": "file", "line": str(error)}, b""
         except (DictionaryError, MalformedError):
             return {"code": "malformed"}, b""
-        except GraphError as error:  # about the job's code alone
-            return {"code": "model-graph", "line": str(error)}, b""
         except TrainingRefusedError as error:  # about the model and the plan, tried on random numbers
-            return {"code": "model", "line": str(error)}, b""
+            code = "model-graph" if isinstance(error, GraphError) else "model"
+            return {"code": code, "line": str(error)}, b""
         except LocalStateError:
             return {"code": "disk"}, b""
         except _CodeError as error:
@@ -293,10 +290,8 @@ def main() -> None:
         serve(folder, rights, 0, writing)
     except (BrokenPipeError, KeyboardInterrupt):
         return
-    except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # torch has no class of its own for it
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate memory" not in str(error):  # torch says it so
             raise
         sys.exit(OUT_OF_MEMORY)
 

@@ -1,7 +1,8 @@
 """The coordinator's API: members' records, cosignatures, witnesses' reports, what members may read, and the status.
 
 Which paths these handlers answer, who may ask and what comes back is in `coordinator.endpoints`; refusals and limits
-are `coordinator.routing`'s. A change is a signed record, so its signature is the authentication.
+are `coordinator.routing`'s. A change is a signed record, so its signature is the authentication: any member may hand
+in any member's. The answer carries the coordinator's signed promise, or its objection (`ledger.statements`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from coordinator import recovery
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
+from coordinator.changes import LONGEST_WAIT, Changes
+from coordinator.endpoints import MAX_WANTED
+from coordinator.errors import ObjectedError
 from coordinator.handouts import Handouts
 from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
+from coordinator.voice import Voice
 from ledger.errors import MalformedError
 from ledger.signature import Signature
 
@@ -27,7 +34,15 @@ Status = Callable[[], Mapping[str, Any]]
 class Api:
     """Answers what concerns the log and the store; `handlers` by their names in the table."""
 
-    def __init__(self, sequencer: Sequencer, blobs: BlobStore, status: Status, handouts: Handouts) -> None:
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        blobs: BlobStore,
+        status: Status,
+        handouts: Handouts,
+        voice: Voice,
+        acknowledgements: Acknowledgements,
+    ) -> None:
         """Answer for one log and one store.
 
         Args:
@@ -35,22 +50,49 @@ class Api:
             blobs: The store.
             status: Returns what displays show; called in a thread.
             handouts: Says who may read which blob, and puts it on the record.
+            voice: Signs promises and objections.
+            acknowledgements: What was acknowledged.
         """
         self._sequencer = sequencer
         self._blobs = blobs
         self._status = status
         self._handouts = handouts
+        self._voice = voice
+        self._acknowledgements = acknowledgements
+        self._changes: Changes | None = None
         self.handlers: dict[str, Handler] = {
             "records": self._records,
             "cosignatures": self._cosignatures,
             "reports": self._reports,
+            "acknowledgement": self._acknowledgement,
+            "wanted": self._show_wanted,
+            "wanted-blob": self._take_wanted,
             "blob": self._blob,
             "status": self._show_status,
         }
 
     async def _records(self, call: Call) -> Response:
-        submitted = await run_in_threadpool(self._sequencer.submit, call.body)
-        return JSONResponse({"index": submitted.index, "digest": submitted.digest})
+        origin = self._sequencer.standing.state.origin
+        try:
+            submitted = await run_in_threadpool(self._sequencer.submit, call.body)
+        except ObjectedError as error:
+            statement = self._voice.objection(origin, error).decode()
+            return refused(409, error.reason, rule=error.rule, statement=statement)
+        statement = self._voice.promise(origin, submitted).decode()  # kept already: the record is on the disk
+        return JSONResponse({"index": submitted.index, "digest": submitted.digest, "statement": statement})
+
+    async def _acknowledgement(self, call: Call) -> Response:
+        digest = call.values["digest"]
+        if self._changes is None:
+            self._changes = Changes(self._acknowledgements, self._sequencer)
+        await self._changes.wait_for(
+            lambda: self._sequencer.stopped or self._acknowledgements.find(digest) is not None,
+            min(float(call.values.get("wait", "0")), LONGEST_WAIT),
+        )
+        statement = self._acknowledgements.find(digest)
+        if statement is None:
+            return refused(404, "no reply with this receipt has arrived")
+        return JSONResponse({"statement": statement.decode()})
 
     async def _cosignatures(self, call: Call) -> Response:
         found = _object(call.body, {"size": int, "line": str})
@@ -80,6 +122,23 @@ class Api:
         data = await run_in_threadpool(self._blobs.read, digest)
         await run_in_threadpool(self._handouts.note, handout)
         return Response(data, media_type="application/octet-stream")
+
+    async def _show_wanted(self, call: Call) -> Response:
+        return JSONResponse({"blobs": await run_in_threadpool(self._wanted)})
+
+    async def _take_wanted(self, call: Call) -> Response:
+        digest = call.values["digest"]
+        if digest not in await run_in_threadpool(self._wanted):
+            return refused(404, "nothing with this digest is wanted")
+        await run_in_threadpool(self._blobs.put_stream, (call.body,), max_size=MAX_WANTED, expected=digest)
+        return JSONResponse({})
+
+    def _wanted(self) -> list[str]:
+        """Return the digests of what running jobs lack in a restored store, sorted."""
+        standing = self._sequencer.standing
+        running = {d: j.model for d, j in standing.state.jobs.items() if j.status == "running"}
+        lacking = (recovery.wanted(standing.jobs[d], model, self._blobs) for d, model in running.items())
+        return sorted(set().union(*lacking))
 
     async def _show_status(self, call: Call) -> Response:
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})

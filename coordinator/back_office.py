@@ -1,11 +1,14 @@
 """What runs behind the public port: Flower's SuperLink, the nodes' registration, the bridge and the job runner.
 
 All of it lives in one thread, which starts the parts in order and ends them in the opposite one. What another part
-needs of it is an attribute that is None until it is there.
+needs of it is an attribute that is None until it is there. A SuperLink that ends, by whatever cause, is started again
+with everything that hangs on it: node ids are new then, hospitals find out by themselves, and the exchange under way
+is asked for again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -13,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator import remote_rounds, status
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError, StoppedError, TransportError
@@ -27,8 +31,12 @@ from coordinator.runner import Runner
 from coordinator.sequencer import Sequencer
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles
+from coordinator.voice import Voice
 from ledger.errors import LedgerError
 from ledger.signature import SigningKey
+
+RESTART_SECONDS = (0.5, 30.0)  # first and longest wait before the SuperLink is started again
+_log = logging.getLogger(__name__)
 
 
 class BackOffice:
@@ -42,16 +50,21 @@ class BackOffice:
         key: SigningKey,
         tls: TlsFiles,
         announce: Callable[[Mapping[str, object]], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Start nothing yet."""
         self.sequencer = sequencer
         self.blobs = blobs
+        self.voice = Voice(key, clock)
+        self.acknowledgements = Acknowledgements(config.directory / "acknowledged", blobs, self.voice)
         self.failure = ""  # why it ended by itself
+        self.trouble = ""  # why no job goes on at the moment
         self.gateway: GatewaySettings | None = None
         self._config = config
         self._key = key
         self._tls = tls
         self._announce = announce
+        self._clock = clock
         self._phases = Phases()
         self._runner: Runner | None = None
         self._nodes: DepositedNodes | None = None
@@ -81,7 +94,8 @@ class BackOffice:
                 self._measured[digest] = (max(seen, len(history.closed)), known)
             measured = {digest: known for digest, (_, known) in self._measured.items()}
         problems = dict(self._runner.problems) if self._runner is not None else {}
-        return status.status(standing, measured, self._phases.seconds(), problems)
+        found = status.status(standing, measured, self._phases.seconds(), problems)
+        return {**found, "trouble": self.trouble}
 
     def scan_nodes(self) -> None:
         """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
@@ -119,23 +133,46 @@ class BackOffice:
             settings = SuperLinkSettings(
                 directory=config.directory / "flower", tls=self._tls, rounds=remote_rounds.FACTORY
             )
-            with SuperLink(settings) as superlink:
-                self._nodes = nodes = DepositedNodes(config.nodes, superlink)
-                nodes.scan()
-                desk = Desk(
-                    sequencer=self.sequencer,
-                    blobs=self.blobs,
-                    nodes=nodes,
-                    key=self._key,
-                    phases=self._phases,
-                    round_seconds=config.round_seconds,
-                    patience_seconds=config.patience_seconds,
-                )
-                self._runner = Runner(desk, superlink, nodes, config, self._announce)
-                self.gateway = GatewaySettings(address=superlink.address, authority=self._tls.authority)
-                self._phases.add("start-up", time.monotonic() - began)
-                self._announce({"event": "ready"})
-                self._runner.run()
+            wait, longest = RESTART_SECONDS
+            while not self.sequencer.stopped:
+                try:
+                    with SuperLink(settings) as superlink:
+                        wait = RESTART_SECONDS[0]
+                        self._serve(superlink, began)
+                    return
+                except TransportError as error:
+                    if self._runner is None:  # it never started: a mistake in the machine's set-up
+                        raise
+                    self.trouble = f"{error}: it is started again"
+                    _log.warning("%s", self.trouble)
+                finally:
+                    self.gateway = None  # requests for Flower are held meanwhile
+                began = time.monotonic()
+                self.sequencer.wait(lambda standing: False, wait)
+                wait = min(2 * wait, longest)
+
+    def _serve(self, superlink: SuperLink, began: float) -> None:
+        """Run the jobs on one SuperLink until the coordinator is stopped. Raises TransportError: it ended."""
+        config = self._config
+        self._nodes = nodes = DepositedNodes(config.nodes, superlink)
+        nodes.scan()  # before anybody is let in: to a SuperLink that was started again, every node is new
+        desk = Desk(
+            sequencer=self.sequencer,
+            blobs=self.blobs,
+            nodes=nodes,
+            key=self._key,
+            phases=self._phases,
+            round_seconds=config.round_seconds,
+            patience_seconds=config.patience_seconds,
+            clock=self._clock,
+            acknowledgements=self.acknowledgements,
+        )
+        self._runner = Runner(desk, superlink, nodes, config, self._announce)
+        self.gateway = GatewaySettings(address=superlink.address, authority=self._tls.authority)
+        self.trouble = ""
+        self._phases.add("start-up", time.monotonic() - began)
+        self._announce({"event": "ready"})
+        self._runner.run()
 
     def _rounds(self, job: str) -> Rounds:
         if self._runner is None:

@@ -11,7 +11,16 @@ from typing import Annotated
 
 import typer
 
-from coordinator import config, journal, members_cli, service, status_page, unit_cli
+from coordinator import (
+    backup_cli,
+    config,
+    journal,
+    members_cli,
+    service,
+    status_page,
+    succession_cli,
+    unit_cli,
+)
 from coordinator.errors import CoordinatorError
 from ledger.errors import LedgerError
 from ledger.unit import TEMPORARY, notify
@@ -76,6 +85,11 @@ def status(
         return
     for line in status_page.lines(found):
         typer.echo(line)
+
+
+app.command()(backup_cli.backup)
+app.command()(backup_cli.restore)
+app.command()(succession_cli.succeed)
 
 
 def _printer(as_json: bool, served: list[object]) -> service.Announce:

@@ -110,7 +110,7 @@ def hear(view: View, job: str, participants: Iterable[str], answers: Mapping[str
     heard, absent = [], {}
     for hospital in sorted(participants):
         answer = answers.get(hospital, Answer(hospital=hospital, absent="late"))
-        after = _try(view, job, answer)
+        after = try_receipt(view, job, answer)
         if after is None:
             absent[hospital] = answer.absent or "receipt"
         else:
@@ -185,6 +185,15 @@ def abort_record(heard: Heard, job: str, out: tuple[LeftOut, ...], time: int, co
     )
 
 
+def asked(found: JobState) -> list[str]:
+    """Return the participants that may still take part, sorted."""
+    return [
+        name
+        for name, party in sorted(found.parties.items())
+        if not party.withdrawn and party.agreements_until > found.last_time
+    ]
+
+
 def must_be_final(found: JobState) -> int:
     """Return the index of the entry that must be final before the next exchange may be dispatched.
 
@@ -221,7 +230,8 @@ def _spooled(array: Packed | None, spool: Spool) -> Spooled | None:
     )
 
 
-def _try(view: View, job: str, answer: Answer) -> View | None:
+def try_receipt(view: View, job: str, answer: Answer) -> View | None:
+    """Return the view with an answer's receipt on it, or None: there is none, or it may not follow."""
     if answer.receipt is None:
         return None
     record = answer.receipt.record

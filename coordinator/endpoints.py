@@ -23,6 +23,7 @@ BYTES = "application/octet-stream"
 PROTOBUF = "application/x-protobuf"
 MAX_COSIGNATURE = 16 << 10  # bytes of a body; an ML-DSA-44 line has 3.3 KB
 MAX_REPORT = 16 << 20  # the tail that a log may have lost
+MAX_WANTED = 64 << 20  # an update of eight million parameters
 BODY_SECONDS = 30.0  # how long a body may take to arrive
 UPLOAD_SECONDS = 600.0  # the same of a model
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
@@ -203,7 +204,23 @@ API = (
     Endpoint(
         name="records", method="POST", path="/api/records", who=RECORD, media_type=JSON,
         body=Body(media_type=JSON, max_bytes=MAX_RECORD_SIZE, schema=ENTRY), errors=(403, 409, 503),
-        schema=json_object(index=COUNT, digest=HEX), summary="Submit one signed record.",
+        schema=json_object(index=COUNT, digest=HEX, statement=STRING),
+        summary="Submit one signed record, of whichever member; the answer carries the coordinator's signed promise.",
+    ),
+    Endpoint(
+        name="acknowledgement", method="GET", path="/api/acknowledgements/{digest}", who=MEMBER, media_type=JSON,
+        parameters=(DIGEST, POLL[1]), errors=(404,), schema=json_object(statement=STRING), frequent=True,
+        summary="What the coordinator signed about the reply with this receipt, as soon as it has arrived.",
+    ),
+    Endpoint(
+        name="wanted", method="GET", path="/api/wanted", who=MEMBER, media_type=JSON, frequent=True,
+        schema=json_object(blobs={"type": "array", "items": HEX}),
+        summary="The updates and histograms of running jobs that a restored store lacks.",
+    ),
+    Endpoint(
+        name="wanted-blob", method="POST", path="/api/wanted/{digest}", who=MEMBER, media_type=JSON,
+        parameters=(DIGEST,), body=Body(media_type=BYTES, max_bytes=MAX_WANTED, schema=RAW), errors=(404, 503),
+        schema=json_object(), summary="Hand in one of them again.",
     ),
     Endpoint(
         name="cosignatures", method="POST", path="/api/cosignatures", who=RECORD, media_type=JSON,
@@ -254,14 +271,10 @@ API = (
     ),
 )  # fmt: skip
 
-DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=json_object(
-    body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING
-))  # fmt: skip
+SIGNED = json_object(body=STRING, by_identity=STRING, by_node=STRING, by_witness=STRING)
+DEPOSITED = Body(media_type=JSON, max_bytes=MAX_DEPOSIT, schema=SIGNED)
 STANDING = {"type": "object", "required": ["name", "phase", "record", "role", "signed"]}
-PROPOSAL = {
-    "type": "object",
-    "required": ["declined", "digest", "ended", "needed", "record", "signed", "type"],
-}
+PROPOSAL = {"type": "object", "required": ["declined", "digest", "ended", "needed", "record", "signed"]}
 
 MEMBERS = (
     Endpoint(

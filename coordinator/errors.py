@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ledger.errors import RuleError
+
 
 class CoordinatorError(Exception):
     """Base: catch this to handle any failure of the coordinator's own."""
@@ -29,6 +31,10 @@ class TlsError(CoordinatorError):
 
 class TransportError(CoordinatorError):
     """Flower's SuperLink does not run, or refused a request: read its log, then start again."""
+
+
+class FlowerEndedError(TransportError):
+    """Flower's SuperLink ended, or its folder is gone: start it again; the log says where the jobs go on."""
 
 
 class ReplyError(CoordinatorError):
@@ -77,3 +83,25 @@ class UninvitedError(JoiningError):
 
 class ProposalError(CoordinatorError):
     """A proposal, or a signature on one, cannot be taken: nothing has changed; do what the message says."""
+
+
+class ObjectedError(RuleError):
+    """A member's record may not follow the log as it is: tell its author by which rule, and at which size.
+
+    Attributes:
+        record: The record's digest.
+        size: Entries that the log had when it was judged.
+    """
+
+    def __init__(self, error: RuleError, *, record: str, size: int) -> None:
+        super().__init__(error.rule, error.reason)
+        self.record = record
+        self.size = size
+
+
+class BackupError(CoordinatorError):
+    """A backup cannot be written or restored as asked: do what the line says, nothing half-made is left."""
+
+
+class SuccessionError(CoordinatorError):
+    """The log that follows a dead one cannot be begun as asked: do what the line says."""

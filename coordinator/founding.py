@@ -74,7 +74,7 @@ def admitted(roll: Roll, code: str, now: int) -> Invited:
     """
     known = roll.by_code(joining.code_digest(code))
     if known is None:
-        raise JoiningError(
+        raise UninvitedError(
             "this invitation is unknown here: it was revoked, replaced, or is of another place"
         )
     if not known.deposit and now >= known.expires_at:

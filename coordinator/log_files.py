@@ -9,12 +9,12 @@ from the directory.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from coordinator.changes import LONGEST_WAIT, Changes
 from coordinator.endpoints import BYTES, TEXT
 from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
@@ -23,36 +23,8 @@ from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
 from ledger.tiles import Tile
 
 REPORT = "wardround-report"  # header with the question of this opening
-LONGEST_WAIT = 30.0  # seconds
 _IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 _FRESH = {"cache-control": "no-store"}
-
-
-class Changes:
-    """Lets coroutines wait for the log to change, without a thread each."""
-
-    def __init__(self, sequencer: Sequencer) -> None:
-        """Listen to a sequencer from within a running event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        sequencer.subscribe(self._changed)
-
-    async def wait_for(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Return once the condition holds, or after `seconds`."""
-        deadline = self._loop.time() + seconds
-        while not condition() and (left := deadline - self._loop.time()) > 0:
-            try:
-                await asyncio.wait_for(self._event.wait(), left)
-            except TimeoutError:
-                return
-
-    def _changed(self) -> None:
-        """Called in whatever thread changed the log."""
-        self._loop.call_soon_threadsafe(self._turn)
-
-    def _turn(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
 
 
 class LogFiles:

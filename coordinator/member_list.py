@@ -42,6 +42,7 @@ def read(config: CoordinatorConfig, now: int) -> dict[str, Any]:
     signed = founding.signed_by(roll)
     history = _History(config.log) if roll.founded else None
     return {
+        "directory": str(config.directory),
         "origin": roll.origin,
         "founded": bool(roll.founded),
         "charter": roll.founded or (frozen.digest() if frozen else ""),
@@ -66,8 +67,20 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     for one in found["members"]:
         ages = ", ".join(f"{what} key {days} days old" for what, days in one["key_days"].items())
         yield f"member {one['name']} ({one['role']}): {one['standing']}; {ages}"
+    yield from precautions(Path(found["directory"]))
     if found["authority_days"] < AUTHORITY_WARNING:
         yield authority_warning(found["authority_days"])
+
+
+def precautions(directory: Path) -> Iterator[str]:
+    """Yield what an operator has to know about the coordinator's own keys."""
+    keys = directory / "keys"
+    yield f"Keep a copy of {keys} offline: without log.key the log cannot go on."
+    yield (
+        f"If {keys / 'log.key'} or {keys / 'coordinator.key'} is in other hands: stop the service, tell every member "
+        "to trust no checkpoint after the last final one, and begin a successor log, which a quorum or the recovery "
+        "keys sign."
+    )
 
 
 def authority_days(directory: Path, now: int) -> int:

@@ -74,10 +74,8 @@ def init(
     for invitation in made:
         typer.echo(f"\n{invitation.role} {invitation.name}:\n{invitation.to_text()}")
     typer.echo(f"\nNow run `wardround coordinator up {directory}`: it waits for them.")
-    typer.echo(
-        f"Keep a copy of {directory / 'keys'} offline: without log.key, or with a copy of it in other hands, "
-        "the log ends and another must follow it."
-    )
+    for line in member_list.precautions(directory):
+        typer.echo(line)
 
 
 def invite(

@@ -4,8 +4,9 @@ The decisions are pure and elsewhere: `closing`, `aggregation`, `evaluations`, `
 and the store. Nothing but those two is kept from one exchange to the next, so it may be killed on any line: what
 was not recorded is asked for again, and hospitals send the same bytes again (PROTOCOL.md, "One attempt a round").
 
-Order of writes of an exchange: every update and histogram as it arrives; the next model and the strategy's memory;
-then receipts and round record in one batch. So the record never names bytes that are not on the disk.
+Order of writes of an exchange: every update and histogram as it arrives, then its acknowledgement; the next model
+and the strategy's memory; then receipts and round record in one batch. So the record never names bytes that are not
+on the disk.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from coordinator import closing, evaluations, terms
+from coordinator.acknowledgements import Acknowledgements, is_whole
 from coordinator.aggregation import Aggregate, RoundInputs, aggregate
 from coordinator.blobs import BlobStore
 from coordinator.closing import Answer, Heard
@@ -63,6 +65,7 @@ class Desk:
     round_seconds: float
     patience_seconds: float
     clock: Callable[[], float] = time.time
+    acknowledgements: Acknowledgements | None = None  # None: replies are not acknowledged
 
 
 @dataclass(slots=True)
@@ -125,6 +128,7 @@ class JobRounds:
         if answer.absent:
             _log.warning("round %d: %s: %s %s", exchange.round, hospital, answer.absent, answer.refused)
         exchange.answers[hospital] = answer
+        self._acknowledge(answer)
 
     def close(self) -> None:
         """Forget an exchange under way: it will be asked for again."""
@@ -147,15 +151,16 @@ class JobRounds:
 
     def _dispatch(self, found: JobState) -> Exchange:
         """Return one message for every participant whose node is known and that may still take part."""
-        asked = _asked(found)
+        asked = closing.asked(found)
+        held = self._held(found, asked)
         ids = self._desk.nodes.ids()
         now = self._desk.clock()
         deadline = now + self._desk.round_seconds
         config = self._config(found, int(deadline))
-        hospitals = {ids[name]: name for name in asked if name in ids}
-        self._open = _Open(round=found.next_round, hospitals=hospitals, began=now)
+        hospitals = {ids[name]: name for name in asked if name in ids and name not in held}
+        self._open = _Open(round=found.next_round, hospitals=hospitals, began=now, answers=held)
         for name in asked:
-            if name not in ids:
+            if name not in ids and name not in held:
                 self._open.answers[name] = Answer(hospital=name, absent="unreachable")
         model = np.frombuffer(self._desk.blobs.read(found.model), dtype="<f4")
         return Exchange(
@@ -164,6 +169,21 @@ class JobRounds:
             configs=dict.fromkeys(hospitals, config),
             deadline=deadline,
         )
+
+    def _acknowledge(self, answer: Answer) -> None:
+        """Sign that a reply is here, once it would survive a crash: from then on it cannot be called late."""
+        acknowledged, view = self._desk.acknowledgements, self._desk.sequencer.standing.view
+        if acknowledged is None or answer.receipt is None or not is_whole(answer.receipt, answer):
+            return
+        if closing.try_receipt(view, self._job, answer) is not None:
+            acknowledged.keep(answer)
+
+    def _held(self, found: JobState, asked: list[str]) -> dict[str, Answer]:
+        """Return what was acknowledged of this exchange before a crash: nobody is asked for it again."""
+        if self._desk.acknowledgements is None:
+            return {}
+        held = self._desk.acknowledgements.answers(self._job, found.next_round, found.model)
+        return {name: answer for name, answer in held.items() if name in asked}
 
     def _config(self, found: JobState, deadline: int) -> dict[str, Value]:
         config: dict[str, Value] = {
@@ -185,7 +205,9 @@ class JobRounds:
         """
         if not self._doubtful:
             return True
-        wanted, minimum = frozenset(_asked(found)), found.record.min_participants
+        held = self._held(found, closing.asked(found))
+        wanted = frozenset(closing.asked(found)) - held.keys()
+        minimum = found.record.min_participants - len(held)
         began = self._desk.clock()
         with self._desk.phases.during("absence"):
             while True:
@@ -269,15 +291,6 @@ class JobRounds:
         for closed in history.closed[self._measured :]:
             self._evaluations = self._evaluations.after(history, closed, self._desk.blobs.read)
         self._measured = len(history.closed)
-
-
-def _asked(found: JobState) -> list[str]:
-    """Return the participants that may still take part, sorted."""
-    return [
-        name
-        for name, party in sorted(found.parties.items())
-        if not party.withdrawn and party.agreements_until > found.last_time
-    ]
 
 
 def _inputs_digest(history: History, found: JobState, used: list[Receipt]) -> str:

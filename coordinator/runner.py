@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
-from coordinator import evaluations, evidence, layouts, release
+from coordinator import evaluations, evidence, layouts, recovery, release
 from coordinator.bundle import bundle
 from coordinator.config import CoordinatorConfig
-from coordinator.errors import CoordinatorError, JobError, ServiceError, StoppedError
+from coordinator.errors import CoordinatorError, FlowerEndedError, JobError, ServiceError, StoppedError
 from coordinator.histories import History
 from coordinator.lifecycle import Step, in_turn, next_step, ready_hospitals
 from coordinator.nodes import DepositedNodes
@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 
 class Flower(Protocol):
     """Runs of ServerApps, as `coordinator.superlink.SuperLink` offers them."""
+
+    def alive(self) -> bool:
+        """Whether it can run anything."""
 
     def start_run(self, content: bytes) -> int:
         """Start a run of a bundle and return its id."""
@@ -84,10 +87,12 @@ class Runner:
 
         Raises:
             ServiceError: the log cannot be written any more.
+            FlowerEndedError: the SuperLink has to be started again, and then another runner.
         """
         try:
             while True:
                 self._desk.sequencer.wait(lambda standing: standing.writable)
+                self._require_flower()
                 standing = self._desk.sequencer.standing
                 if not self._one_step(standing):
                     self._desk.sequencer.wait_for_change(standing, IDLE_SECONDS)
@@ -148,6 +153,7 @@ class Runner:
         except (StoppedError, ServiceError):
             raise
         except (CoordinatorError, LedgerError) as error:
+            self._require_flower()
             failures = self._failures[digest] = self._failures.get(digest, 0) + 1
             wait = min(RETRY_SECONDS[0] * 2.0 ** (failures - 1), RETRY_SECONDS[1])
             self._not_before[digest] = self._desk.clock() + wait
@@ -158,6 +164,10 @@ class Runner:
         self.problems.pop(digest, None)
         self._failures.pop(digest, None)
         return done
+
+    def _require_flower(self) -> None:
+        if not self._flower.alive():
+            raise FlowerEndedError("Flower's SuperLink ended, or its folder is gone")
 
     def _do(self, standing: Standing, history: History, step: Step) -> bool:
         match step:
@@ -197,6 +207,7 @@ class Runner:
     def _run(self, history: History) -> bool:
         """Let a ServerApp make the exchanges; return when they are over, raise when its process died."""
         self._nodes.scan()
+        recovery.recover(self._desk.sequencer.standing, history.digest, self._desk.blobs)
         code = None
         if history.job.training.model == layouts.CUSTOM:
             code = self._desk.blobs.read(history.job.training.model_code)

@@ -14,15 +14,16 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
-from coordinator.errors import ServiceError, StoppedError
+from coordinator.errors import ObjectedError, ServiceError, StoppedError
 from coordinator.histories import Histories
-from coordinator.standing import Standing
+from coordinator.standing import Standing, Submitted
 from ledger import envelope
+from ledger.checkpoint import Checkpoint
 from ledger.envelope import Entry
-from ledger.errors import MalformedError, ReadOnlyError, StorageError, VerificationError
+from ledger.errors import MalformedError, ReadOnlyError, RuleError, StorageError, VerificationError
 from ledger.log import Log
 from ledger.note import Note, open_note
 from ledger.records import Receipt
@@ -31,14 +32,6 @@ from ledger.signature import Signature, VerifierKey
 from ledger.witness import CLOCK_TOLERANCE
 
 Clock = Callable[[], float]  # Unix seconds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
-    """Where a member's record is on the log."""
-
-    index: int
-    digest: str
 
 
 class Sequencer:
@@ -107,7 +100,8 @@ class Sequencer:
         """Append one member's record as a batch of its own; one that is there already is found again.
 
         Raises:
-            MalformedError, VerificationError, RuleError: it cannot be on this log.
+            MalformedError, VerificationError: it cannot be on this log.
+            ObjectedError: a rule forbids it as the log is now.
             ReadOnlyError: the log waits for its witnesses, or a write failed: try again later.
         """
         entry = envelope.open_entry(data)
@@ -118,7 +112,10 @@ class Sequencer:
             index = self._standing.state.seen.get(entry.digest)
             if index is None:
                 index = self._log.store.size
-                self._append([data])
+                try:
+                    self._append([data])
+                except RuleError as error:
+                    raise ObjectedError(error, record=entry.digest, size=index) from None
             return Submitted(index=index, digest=entry.digest)
 
     def append(self, batch: Sequence[bytes], *, after: int) -> bool:
@@ -235,6 +232,10 @@ class Sequencer:
             verdict = self._log.resume(self._reports.values())
         match verdict:
             case Writable():
+                for note in filter(None, (report.note for report in self._reports.values())):
+                    size = Checkpoint.from_text(note.text).size
+                    if self._log.store.signed(size) is not None:  # a backup may lack what made it final
+                        self._log.cosign(size, note.signatures)
                 self._refresh(writable=True)
                 return 0
             case Waiting():

@@ -132,7 +132,7 @@ def desks(
     handouts = Handouts(sequencer, key)
     members = MembersDesk(config, sequencer, office.scan_nodes)
     answering = (
-        Api(sequencer, blobs, office.status, handouts).handlers,
+        Api(sequencer, blobs, office.status, handouts, office.voice, office.acknowledgements).handlers,
         RunFiles(config.runs, sequencer, handouts).handlers,
         LogFiles(sequencer).handlers,
         uploads.handlers,
@@ -187,13 +187,13 @@ class _Door:
 
     def __init__(self, office: BackOffice) -> None:
         self._office = office
-        self._gateway: Gateway | None = None
+        self._gateways: dict[str, Gateway] = {}  # by address: a SuperLink started again has another port
         self.handlers: dict[str, Handler] = {f"fleet-{name}": self._forward for name in FORWARDED}
 
     async def close(self) -> None:
         """Close the connections to the SuperLink."""
-        if self._gateway is not None:
-            await self._gateway.close()
+        for gateway in self._gateways.values():
+            await gateway.close()
 
     async def _forward(self, call: Call) -> Response:
         left = HOLD_SECONDS
@@ -202,9 +202,10 @@ class _Door:
             left -= HOLD_STEP
         if settings is None:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
-        if self._gateway is None:
-            self._gateway = Gateway(settings)
-        route = next(route for route in self._gateway.routes if route.path == call.request.url.path)
+        if settings.address not in self._gateways:
+            self._gateways[settings.address] = Gateway(settings)
+        gateway = self._gateways[settings.address]
+        route = next(route for route in gateway.routes if route.path == call.request.url.path)
         answer: Response = await route.endpoint(call.request)
         return answer
 

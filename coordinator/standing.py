@@ -12,6 +12,14 @@ from ledger.view import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """Where a member's record is on the log."""
+
+    index: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The log as it stands."""
 

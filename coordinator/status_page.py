@@ -84,6 +84,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     )
     if not log["writable"]:
         yield f"  it waits for its witnesses. {log['obstacle']}".rstrip()
+    if found.get("trouble"):
+        yield f"  no round goes on: {found['trouble']}"
     for job in found["jobs"]:
         yield from _job(job)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
 
 LOOPBACK = "127.0.0.1"
+SHARED_FILE = "superexec-secret"  # file that the SuperLink and its hosts share
 POLL_SECONDS = 0.05
 ANSWER_SHOWN = 500  # characters of a refusal
 
@@ -121,6 +122,11 @@ class SuperLink:
         if self._superlink is not None:
             self._superlink.end()
             self._superlink = None
+
+    def alive(self) -> bool:
+        """Whether the SuperLink runs and can run jobs: its process is there, and the folder that hosts read."""
+        running = self._superlink is not None and self._superlink.runs()
+        return running and (self._settings.directory / SHARED_FILE).exists()
 
     def register_node(self, name: str, public_key: bytes) -> int:
         """Return the node id of a hospital's key; registering a key twice gives the same id.
@@ -205,14 +211,14 @@ class SuperLink:
     def _start(self) -> None:
         directory = self._settings.directory
         directory.mkdir(parents=True, exist_ok=True)
-        write_private(directory / "superexec-secret", secrets.token_bytes(32))
+        write_private(directory / SHARED_FILE, secrets.token_bytes(32))
         self._port = _free_port()
         tls = self._settings.tls
         arguments = [
             *("--host", LOOPBACK, "--port", str(self._port), "--isolation", "process"),
             *("--ssl-ca-certfile", str(tls.authority), "--ssl-certfile", str(tls.certificate)),
             *("--ssl-keyfile", str(tls.key), "--enable-supernode-auth"),
-            *("--superexec-auth-secret-file", str(directory / "superexec-secret")),
+            *("--superexec-auth-secret-file", str(directory / SHARED_FILE)),
             "--disable-runtime-dependency-installation",
         ]
         if self._settings.database:
@@ -223,7 +229,7 @@ class SuperLink:
         self._wait_until_ready(self._superlink)
 
     def _start_host(self) -> Child:
-        secret = self._settings.directory / "superexec-secret"
+        secret = self._settings.directory / SHARED_FILE
         arguments = [self.address, str(self._settings.tls.authority), str(secret), self._settings.rounds]
         return self._start_child("host", "coordinator.server_app:run_host", arguments)
 
@@ -234,7 +240,10 @@ class SuperLink:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
         }
-        return Child(main, arguments, environment, directory / f"{name}.log")
+        try:
+            return Child(main, arguments, environment, directory / f"{name}.log")
+        except OSError as error:
+            raise TransportError(f"no {name} could be started: {error.strerror}") from None
 
     def _wait_until_ready(self, child: Child) -> None:
         deadline = time.monotonic() + self._settings.start_seconds

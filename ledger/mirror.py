@@ -13,7 +13,7 @@ from types import TracebackType
 from ledger import audit, envelope, finality, witness
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.envelope import Entry
-from ledger.errors import InconsistentError, RuleError, StorageError, VerificationError
+from ledger.errors import InconsistentError, RuleError, StorageError, UpgradeError, VerificationError
 from ledger.log import SNAPSHOT_EVERY, restore_view
 from ledger.merkle import EMPTY_ROOT, leaf_hash
 from ledger.note import Note
@@ -21,11 +21,13 @@ from ledger.signature import Signature, SigningKey
 from ledger.source import Read
 from ledger.store import CHECKPOINT, PENDING, Store
 from ledger.tiles import TileNodes
+from ledger.view import NOTHING, View
 from ledger.witness import Accepted, CheckSignatures, ForkError
 
 _CONFLICT = "conflict"
 _REFUSED = "refused"
 _CHARTER = "charter"
+_DEAD = "dead"
 
 
 class Mirror:
@@ -44,14 +46,20 @@ class Mirror:
         self._snapshot_size = snapshot[0] if snapshot else 0
 
     @classmethod
-    def create(cls, folder: Path, charter: str) -> Mirror:
+    def create(cls, folder: Path, charter: str, dead: View | None = None) -> Mirror:
         """Begin to follow the log whose charter has this digest.
+
+        Args:
+            folder: A new one.
+            charter: The charter's digest, or that of the succession.
+            dead: The view of the log that this one follows, where entry 0 is a succession.
 
         Raises:
             StorageError: the folder holds a log already, or cannot be written.
         """
         store = Store.create(folder)
-        store.put({_CHARTER: charter.encode()})
+        facts = {_CHARTER: charter.encode()}
+        store.put(facts if dead is None else {**facts, _DEAD: dead.to_bytes()})
         return cls(store, charter)
 
     @classmethod
@@ -101,6 +109,22 @@ class Mirror:
         """Return accepted entries; a coordinator that lost its tail fetches it here."""
         return self._store.entries(start, end)
 
+    def refused(self) -> list[tuple[bytes, list[bytes]]]:
+        """Return every signed checkpoint over entries that the rules forbid, with those entries."""
+        kept = self._store.facts(f"{_REFUSED}/")
+        notes = [name.removesuffix("/note") for name in kept if name.endswith("/note")]
+        return [(kept[f"{name}/note"], kept[f"{name}/entries"].split(b"\n")) for name in notes]
+
+    def view_at(self, size: int) -> View:
+        """Return the view of the log's first entries, by replaying them. Raises StorageError: there are fewer."""
+        if not 0 <= size <= self.size:
+            raise StorageError(f"the log has {self.size} entries here, not {size}")
+        entries = [envelope.parse_entry(data) for data in self.entries(0, size)]
+        dead = self._dead()
+        if dead is None or not entries:
+            return NOTHING.extend(entries)
+        return dead.succeeded_by(entries[0]).extend(entries[1:])
+
     def conflict(self) -> bytes | None:
         """Return the evidence that ended the cosigning, or None."""
         return self._store.fact(_CONFLICT)
@@ -145,6 +169,10 @@ class Mirror:
             raise InconsistentError("this log contradicted itself before: nothing is signed")
         return cosign(Note.from_bytes(self.pending()).text, key, now)
 
+    def _dead(self) -> View | None:
+        data = self._store.fact(_DEAD)
+        return None if data is None else View.from_bytes(data)
+
     def _follow_final(self, read: Read, final: bytes, now: int, check: CheckSignatures | None) -> None:
         """Catch up to a final checkpoint: its quorum stands for its time, so no clock is asked."""
         size = Checkpoint.from_text(Note.from_bytes(final).text).size
@@ -162,7 +190,7 @@ class Mirror:
         first, view = [], self.view
         if view is None:
             first = [next(audit.entries(read, size))]
-            view = witness.founded(first[0], self._charter)
+            view = witness.founded(first[0], self._charter, self._dead())
         new = list(audit.entries(read, size, view.size)) if size > view.size else []
         seen = self._store.pending()
         try:
@@ -172,6 +200,8 @@ class Mirror:
             )  # fmt: skip
         except ForkError as fork:
             raise self._keep(fork) from None
+        except UpgradeError:
+            raise  # nothing is wrong with the log
         except RuleError:
             self._store.put({f"{_REFUSED}/{size}/note": note, f"{_REFUSED}/{size}/entries": b"\n".join(new)})
             raise

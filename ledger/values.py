@@ -25,6 +25,7 @@ Origin = Annotated[
 Name = Annotated[str, Text(_NAME, "a name of lowercase letters, digits, dots and hyphens")]
 DatasetName = Annotated[str, Text(f"{_NAME}/{_NAME}", "a dataset's name: hospital/dataset")]
 Code = Annotated[str, Text(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?", "a code of lowercase words and hyphens")]
+RuleName = Annotated[str, Text(r"[a-z]+\.[a-z0-9-]{1,60}", "the name of a rule")]
 Version = Annotated[str, Text(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,63}", "a version number")]
 Digest = Annotated[str, Text(r"[0-9a-f]{64}", f"a SHA-256 of {_HEX64}")]
 MaybeDigest = Annotated[str, Text(r"(?:[0-9a-f]{64})?", f"empty or a SHA-256 of {_HEX64}")]

@@ -63,12 +63,13 @@ def read_pending(view: View, note: bytes) -> Checkpoint:
     return finality.verify_signed(note, view.state.witness_sets[-1:])
 
 
-def founded(charter: bytes, digest: str) -> View:
+def founded(charter: bytes, digest: str, dead: View | None = None) -> View:
     """Return the view after entry 0, whose charter the caller knows by digest.
 
     Args:
         charter: Entry 0.
         digest: Hex SHA-256 of the charter's payload, compared by telephone.
+        dead: The view of the log that this one follows, where entry 0 is a succession.
 
     Raises:
         MalformedError: not an entry.
@@ -76,7 +77,7 @@ def founded(charter: bytes, digest: str) -> View:
         RuleError: the charter breaks a rule.
     """
     entry = envelope.open_entry(charter)
-    if not isinstance(entry.record, Charter):
+    if dead is None and not isinstance(entry.record, Charter):
         raise VerificationError(
             f"entry 0 is a {entry.record.TYPE} record: begin with the log that it follows"
         )
@@ -84,7 +85,7 @@ def founded(charter: bytes, digest: str) -> View:
         raise VerificationError(
             f"entry 0 is the charter {entry.digest}, not {digest}: this is another consortium"
         )
-    return NOTHING.extend([entry])
+    return NOTHING.extend([entry]) if dead is None else dead.succeeded_by(entry)
 
 
 def judge(

@@ -22,7 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from client import graph_model
 from client.losses import per_example_loss
+from client.model_export import export
 from client.models import ModelSettings, build, initial_parameters
 from client.noise import discrete_gaussian
 from client.randomness import system_randomness
@@ -84,6 +86,23 @@ def compare(title: str, settings: ModelSettings, rows: int) -> None:
     )
 
 
+def compare_graph(title: str, settings: ModelSettings, rows: int) -> None:
+    """Print one line: our step as a job's own model takes it, by its graph, against the same by Opacus's hooks."""
+    original = build(settings)
+    graph = graph_model.from_bytes(export(build(settings), settings.input_shape), settings.input_shape)
+    parameters = initial_parameters(original, settings, seed=1)
+    features, labels = torch.randn((rows, *settings.input_shape)), torch.randint(0, 2, (rows,))
+    by_hooks = replace(plan_for(settings, original), size_class=2**19)
+    by_graph = replace(by_hooks, chunk_size=chunk_size_for(graph, settings.input_shape))
+    randomness = system_randomness()
+    hooks = median_ms(lambda: train_round(original, parameters, features, labels, by_hooks, randomness), 7)
+    ours = median_ms(lambda: train_round(graph, parameters, features, labels, by_graph, randomness), 7)
+    print(
+        f"{title:34} by its graph {ours:7.2f} ms (chunks of {by_graph.chunk_size})   with hooks {hooks:7.2f} ms "
+        f"(chunks of {by_hooks.chunk_size})   ratio {ours / hooks:4.2f}"
+    )
+
+
 def images() -> tuple[Tensor, Tensor]:
     """Return the training images and labels of PneumoniaMNIST, or as many synthetic ones."""
     if not IMAGES.exists():
@@ -140,6 +159,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for title, settings, rows in CASES:
         compare(title, settings, rows)
+    for title, settings, rows in CASES:
+        compare_graph(title, settings, rows)
     process = multiprocessing.get_context("spawn").Process(target=measure_memory)
     process.start()
     process.join()

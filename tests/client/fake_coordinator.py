@@ -21,7 +21,7 @@ from client import software
 from client.agent import Agent
 from client.consortium import Consortium as Door
 from client.exchange import Request
-from ledger import envelope, example, records
+from ledger import envelope, example, records, statements
 from ledger.errors import RuleError
 from ledger.note import Note
 from ledger.signature import Signature
@@ -51,6 +51,9 @@ class FakeCoordinator:
         self.blobs: dict[str, bytes] = {}  # by the digest that it is asked for
         self.down = False  # answers nothing
         self.lock = threading.RLock()
+        self.acknowledged: dict[str, str] = {}  # receipt -> acknowledgement
+        self.wanted: set[str] = set()  # digests of blobs that it lacks
+        self.handed_in: dict[str, bytes] = {}
         self.publish()
 
     def door(self) -> Door:
@@ -139,6 +142,13 @@ class FakeCoordinator:
                 return self._file(path.removeprefix("/log/"))
             if path == "/api/records":
                 return self._record(request.content)
+            if path == "/api/wanted":
+                return httpx.Response(200, json={"blobs": sorted(self.wanted)})
+            if path.startswith("/api/wanted/"):
+                self.handed_in[path.rpartition("/")[2]] = request.content
+                return httpx.Response(200, json={})
+            if path.startswith("/api/acknowledgements/"):
+                return self._acknowledgement(path.rpartition("/")[2])
             if path.startswith("/api/blobs/"):
                 content = self.blobs.get(path.removeprefix("/api/blobs/"))
                 return httpx.Response(404) if content is None else httpx.Response(200, content=content)
@@ -156,9 +166,44 @@ class FakeCoordinator:
             try:
                 self.consortium.append(entry)
             except RuleError as error:
-                return httpx.Response(409, json={"rule": error.rule, "error": error.reason})
+                said = self.objection(entry.digest, error.rule)
+                answer = {"rule": error.rule, "error": error.reason, "statement": said}
+                return httpx.Response(409, json=answer)
             self.publish()
-        return httpx.Response(200, json={"index": self.consortium.view.size - 1, "digest": entry.digest})
+        index = self.consortium.state.seen.get(entry.digest, self.consortium.view.size - 1)
+        said = self.promise(entry.digest, index + 1)
+        return httpx.Response(200, json={"index": index, "digest": entry.digest, "statement": said})
+
+    def _acknowledgement(self, digest: str) -> httpx.Response:
+        if digest not in self.acknowledged:
+            return httpx.Response(404, json={"error": "none"})
+        return httpx.Response(200, json={"statement": self.acknowledged[digest]})
+
+    # --- statements ---
+
+    def promise(self, record: str, size: int) -> str:
+        origin, time = self.consortium.state.origin, self.now
+        return self.signed(statements.Promise(origin=origin, record=record, size=size, time=time))
+
+    def objection(self, record: str, rule: str, size: int = 0) -> str:
+        """The honest objection, unless a size is given."""
+        size = size or self.consortium.view.size
+        origin, time = self.consortium.state.origin, self.now
+        made = statements.Objection(origin=origin, record=record, rule=rule, size=size, time=time)
+        return self.signed(made)
+
+    def acknowledge(self, receipt: bytes) -> None:
+        """Let the arrival of a reply be acknowledged."""
+        record = envelope.open_entry(receipt).record
+        assert isinstance(record, records.Receipt)
+        made = statements.Acknowledgement(
+            origin=record.origin, job=record.job, round=record.round, hospital=record.hospital,
+            receipt=record.digest(), update=record.update, received_at=self.now,
+        )  # fmt: skip
+        self.acknowledged[record.digest()] = self.signed(made)
+
+    def signed(self, statement: statements.Statement) -> str:
+        return statements.sign(statement, example.KEYS["coordinator"]).decode()
 
     def _cosignature(self, body: dict[str, Any]) -> httpx.Response:
         size, line = body["size"], Signature.from_line(body["line"])

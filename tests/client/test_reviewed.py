@@ -55,16 +55,16 @@ def spec(code: str) -> JobSpec:
 
 
 def test_a_graph_is_trained_by_our_loop() -> None:
-    graph = model_builder.build(GOOD.encode(), (FEATURES,), 1)
+    graph = model_builder.build(model_builder.compiled(GOOD.encode()), (FEATURES,), 1)
     trainer = Trainer(spec("0" * 64), rows(), check=True, graph=graph, randomness=seeded_for_tests(1))
     update, production = trainer.train(np.zeros(PARAMETERS, dtype=np.float32))
     assert (update.shape, update.dtype, production) == ((PARAMETERS,), np.dtype("int64"), False)
-    counts, _ = trainer.histogram(np.zeros(PARAMETERS, dtype=np.float32), [0.25, 0.75], "0.1")
-    assert counts.shape == (2, 3)
+    counts, _ = trainer.histogram(np.zeros(PARAMETERS, dtype=np.float32), [0.1, 0.3, 0.5, 0.7, 0.9], "0.1")
+    assert counts.shape == (2, 6)
 
 
 def test_a_graph_of_another_size_or_none_at_all_is_refused() -> None:
-    graph = model_builder.build(GOOD.encode(), (FEATURES,), 1)
+    graph = model_builder.build(model_builder.compiled(GOOD.encode()), (FEATURES,), 1)
     with pytest.raises(TrainingRefusedError, match="parameters"):
         Trainer(replace(spec("0" * 64), parameters=PARAMETERS + 8), rows(), check=True, graph=graph)
     with pytest.raises(TrainingRefusedError, match="parameters"):

@@ -1,9 +1,10 @@
 """The sensitivity harness: no record moves the noiseless integer sum by more than the clip norm.
 
-Over every built-in model and every loss that fits it, on the integers and without tolerance: the sum of
-squares of the change is compared with (C / grid)^2 = 2^(2 grid_bits). Add or remove one record are
-the same comparison read from either side; the record takes a new place at the end, or another's place
-while that one moves to the end, which are the two ways the random places of `client.training` allow.
+Over every built-in model, several of a job's own as they are rebuilt from their graphs, and every loss that
+fits, on the integers and without tolerance: the sum of squares of the change is compared with
+(C / grid)^2 = 2^(2 grid_bits). Add or remove one record are the same comparison read from
+either side; the record takes a new place at the end, or another's place while that one moves to the end, which are
+the two ways the random places of `client.training` allow.
 
 On another processor: `WARDROUND_TEST_DEVICE=cuda python -m pytest tests/client/test_sensitivity.py`.
 """
@@ -11,6 +12,7 @@ On another processor: `WARDROUND_TEST_DEVICE=cuda python -m pytest tests/client/
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -19,10 +21,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
-from client import dp_sgd
-from client.models import ModelSettings, build, initial_parameters
+from client import dp_sgd, graph_model
+from client.model_check import check_model
+from client.model_export import export
+from client.models import ModelSettings, build, initial_parameters, pack
 from client.randomness import seeded_for_tests
 from client.training import PatientRows, RoundTraining
 from client.training_plan import TrainingPlan
@@ -50,6 +54,76 @@ class Case:
     plan: TrainingPlan
     features: Tensor
     labels: Tensor
+
+
+class Tokens(nn.Module):
+    """A tabular transformer without embeddings: each feature is a token of its own scale and shift."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(features, 4)), nn.Parameter(torch.zeros(features, 4))
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.out = nn.Linear(4, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.unsqueeze(-1) * self.scale + self.shift
+        out: Tensor = self.out(self.layer(tokens).mean(1))
+        return out
+
+
+class Attention(nn.Module):
+    """One block of attention over the features, and a branch that only large values take."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.ones(4))
+        self.q, self.k, self.v, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+        self.out = nn.Linear(4 * features, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = self.norm(torch.where(x.abs().sum() > 100, x * 7, x).unsqueeze(-1) * self.up)
+        mixed = nn.functional.scaled_dot_product_attention(self.q(t), self.k(t), self.v(t))
+        out: Tensor = self.out((t + mixed).flatten(1))
+        return out
+
+
+def _normed_mlp(outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(9, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 8), nn.GroupNorm(2, 8), nn.SiLU(),
+        nn.Linear(8, outputs),
+    )  # fmt: skip
+
+
+def _image_cnn(outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs),
+    )  # fmt: skip
+
+
+OWN: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
+    "mlp with norms": (_normed_mlp, (9,)),
+    "cnn": (_image_cnn, (1, 12, 12)),
+    "attention": (lambda outputs: Attention(9, outputs), (9,)),
+    "tabular transformer": (lambda outputs: Tokens(9, outputs), (9,)),
+}
+
+
+def prepare_own(name: str, loss: str) -> Case:
+    make, shape = OWN[name]
+    outputs = 3 if loss == "cross-entropy" else 1
+    torch.manual_seed(3)
+    original = make(outputs)
+    model = graph_model.from_bytes(export(original, shape), shape)
+    check_model(model, example_shape=shape, loss=loss, outputs=outputs)
+    plan = replace(PLAN, loss=loss)
+    training = RoundTraining(
+        model, pack(original), plan, seeded_for_tests(1), example_shape=shape, device=DEVICE
+    )
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn((ROWS, *shape), generator=generator)
+    labels = torch.randint(0, max(2, outputs), (ROWS,), generator=generator).float()
+    return Case(training=training, plan=plan, features=features, labels=labels)
 
 
 def prepare(settings: ModelSettings, loss: str, plan: TrainingPlan, *, linear: bool = True) -> Case:
@@ -126,6 +200,19 @@ def test_no_record_moves_the_sum_by_more_than_the_clip_norm(
     bound = 2 ** (2 * case.plan.grid_bits)
     assert largest <= bound, f"{name} moves the sum by {(largest / bound) ** 0.5} C"
     assert largest > 0.99 * bound  # some record does reach the clip: the bound is not idle
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("mlp with norms", "mse"), ("cnn", "bce-with-logits"), ("attention", "cross-entropy"),
+     ("tabular transformer", "bce-with-logits")],
+)  # fmt: skip
+def test_no_record_moves_the_sum_of_a_jobs_own_model_by_more_than_the_clip_norm(name: str, loss: str) -> None:
+    case = prepare_own(name, loss)
+    largest, record = largest_change(case)
+    bound = 2 ** (2 * case.plan.grid_bits)
+    assert largest <= bound, f"{record} moves the sum by {(largest / bound) ** 0.5} C"
+    assert largest > 0.99 * bound
 
 
 @pytest.mark.parametrize("settings", [LOGISTIC, MLP], ids=lambda s: s.name)

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.endpoints import MAX_COSIGNATURE
 from coordinator.log_files import REPORT
-from ledger import envelope, example, records
+from ledger import envelope, example, records, statements
 from ledger.audit import audit
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.note import Note
@@ -339,3 +339,75 @@ def test_methods_are_what_they_are_said_to_be(quiet: Client) -> None:
     assert quiet.get("/api/records").status_code == 405
     assert quiet.post("/log/checkpoint").status_code == 405
     assert quiet.get("/api/nothing").status_code == 404
+
+
+# --- statements ---
+
+COORDINATOR = envelope.public_hex(example.KEYS["coordinator"])
+
+
+def test_record_is_answered_with_a_promise_that_is_kept_already(ward: Ward, client: Client) -> None:
+    entry = incident("a promise")
+    for _ in range(2):  # again, the same place is promised
+        answer = client.post("/api/records", content=entry).json()
+        promise = statements.open_signed(answer["statement"].encode(), COORDINATOR)
+        assert isinstance(promise, statements.Promise)
+        assert promise.record == answer["digest"] == envelope.open_entry(entry).digest
+        assert promise.size == answer["index"] + 1 <= ward.sequencer.standing.view.size
+
+
+def test_record_against_a_rule_is_answered_with_an_objection_that_anybody_can_check(
+    ward: Ward, client: Client
+) -> None:
+    stranger = records.Incident(origin=example.ORIGIN, member="nobody", code="x", evidence="0" * 64)
+    answer = client.post("/api/records", content=envelope.sign(stranger, example.KEYS["alpha"]))
+    objection = statements.open_signed(answer.json()["statement"].encode(), COORDINATOR)
+    assert answer.status_code == 409
+    assert isinstance(objection, statements.Objection)
+    assert (objection.record, objection.rule) == (stranger.digest(), answer.json()["rule"])
+    assert objection.size == ward.sequencer.standing.view.size
+
+
+def test_acknowledgement_is_given_as_soon_as_the_reply_is_here(ward: Ward, client: Client) -> None:
+    ward.start()
+    rounds = ward.rounds()
+    exchange = rounds.next_exchange()
+    assert exchange is not None
+    node = ward.nodes.known["alpha"]
+    reply = ward.hospitals["alpha"].answer(node, exchange.configs[node], exchange.model)
+    data = reply.config["receipt"]
+    assert isinstance(data, bytes)
+    digest = envelope.open_entry(data).digest
+    assert client.get(f"/api/acknowledgements/{digest}").status_code == 404
+    arrives = threading.Timer(0.2, rounds.receive, [reply])
+    arrives.start()
+    answer = client.get(f"/api/acknowledgements/{digest}?wait=30")
+    arrives.join()
+    found = statements.open_signed(answer.json()["statement"].encode(), COORDINATOR)
+    assert isinstance(found, statements.Acknowledgement)
+    assert (found.receipt, found.hospital) == (digest, "alpha")
+
+
+@pytest.mark.parametrize("path", ["x", "A" * 64, "0" * 63, "0" * 64 + "?wait=-1", "0" * 64 + "?wait=1e9"])
+def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str) -> None:
+    assert quiet.get(f"/api/acknowledgements/{path}").status_code == 400
+
+
+def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward, client: Client) -> None:
+    ward.start()
+    rounds = ward.rounds()
+    carry(rounds, ward, exchanges=1)
+    rounds.next_exchange()
+    assert client.get("/api/wanted").json() == {"blobs": []}
+    history = ward.sequencer.standing.jobs[ward.job.digest()]
+    update = history.closed[0].used[0].update
+    data = ward.blobs.read(update)
+    for digest in (update, ward.sequencer.standing.state.jobs[ward.job.digest()].model):
+        ward.blobs.delete(digest)
+    assert client.get("/api/wanted").json() == {"blobs": [update]}
+    assert client.post(f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
+    assert client.post(f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
+    assert client.post(f"/api/wanted/{update}", content=data * 2000).status_code == 413
+    assert client.post(f"/api/wanted/{update}", content=data).status_code == 200
+    assert ward.blobs.read(update) == data
+    assert client.get("/api/wanted").json() == {"blobs": []}

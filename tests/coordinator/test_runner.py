@@ -41,6 +41,10 @@ class CarryingFlower:
         self.dies_after: list[int] = []  # exchanges, of each run in turn
         self.failed: set[int] = set()
         self.stopped: list[int] = []
+        self.dead = False
+
+    def alive(self) -> bool:
+        return not self.dead
 
     def start_run(self, content: bytes) -> int:
         with zipfile.ZipFile(io.BytesIO(content)) as bundle:

@@ -15,12 +15,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.exchange import Arrival, Exchange, Packed, Value
 from coordinator.metrics import BINS
 from coordinator.phases import Phases
 from coordinator.rounds import Desk, JobRounds
 from coordinator.sequencer import Sequencer
+from coordinator.voice import Voice
 from ledger import envelope, example, records
 from ledger.checkpoint import Checkpoint, cosign
 from ledger.log import Log
@@ -159,6 +161,8 @@ class Ward:
         log = Log.create(folder / "log", charter, [example.LOG_KEY], example.FOUNDED)
         self.sequencer = Sequencer(log, self.clock, begun=True)
         self.blobs = BlobStore(folder / "blobs")
+        self.voice = Voice(example.KEYS["coordinator"], self.clock)
+        self.acknowledgements = Acknowledgements(folder / "acknowledged", self.blobs, self.voice)
         self.nodes = Nodes(HOSPITALS)
         self.hospitals = {name: Hospital(self, name) for name in HOSPITALS}
         self._busy = True  # nobody cosigns what leads up to the job: one checkpoint covers it all
@@ -296,6 +300,7 @@ class Ward:
             round_seconds=60,
             patience_seconds=0,
             clock=self.clock,
+            acknowledgements=self.acknowledgements,
         )
 
     def rounds(self) -> JobRounds:
@@ -305,6 +310,7 @@ class Ward:
         """Stop the coordinator and open its folder again, its witnesses reporting."""
         with self.sequencer:
             note = self.sequencer.pending()
+        self.acknowledgements = Acknowledgements(self.folder / "acknowledged", self.blobs, self.voice)
         self.sequencer = Sequencer(Log.open(self.folder / "log", [example.LOG_KEY]), self.clock)
         for name in example.WITNESSES:
             line = cosign(Note.from_bytes(note).text, example.WITNESSES[name], int(self.clock.now))

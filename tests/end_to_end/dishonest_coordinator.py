@@ -67,6 +67,7 @@ class DishonestCoordinator(FakeCoordinator):
         self.lines = []
         self.down = False
         self.lock = threading.RLock()
+        self.acknowledged, self.wanted, self.handed_in = {}, set(), {}
         self.shown: LogFolder | None = None
         self._lies = 0
         self.publish()

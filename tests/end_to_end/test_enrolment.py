@@ -1,10 +1,18 @@
-"""Founding with the real commands over TLS on loopback: invited, joined, compared, signed, running, verified."""
+"""Founding with the real commands over TLS on loopback: invited, joined, compared, signed, running, verified.
+
+`WARDROUND_JOIN_KILLS` says how often a joining is killed at random instead of three times.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
 import shutil
+import signal
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,8 +24,8 @@ from client import config
 from client.errors import PostRefusedError
 from client.member import load as load_member
 from client.proposals import propose
-from ledger import envelope
-from ledger.records import Amendment, Incident
+from ledger import canonical, envelope
+from ledger.records import Amendment, Charter, Incident
 from ledger.signature import SigningKey
 from tests.end_to_end.consortium_process import (
     HOSPITALS,
@@ -25,10 +33,13 @@ from tests.end_to_end.consortium_process import (
     RESEARCHER,
     Output,
     Place,
+    finish,
     start,
     until,
     wardround,
 )
+
+KILLS = int(os.environ.get("WARDROUND_JOIN_KILLS", "3"))
 
 
 @dataclass(frozen=True)
@@ -131,3 +142,41 @@ def test_a_consortium_changes(founded: Founded, tmp_path: Path) -> None:
         wardround("ledger", "cosign", log, "--key", key, "-o", report)
     wardround("ledger", "policy", log, "-o", policy)
     assert "4 entries" in wardround("ledger", "verify", log, "--policy", policy, "--charter", charter)
+
+
+def test_joining_that_is_killed_again_and_again_goes_on(tmp_path: Path) -> None:
+    """kill -9 at random points: the same command goes on with the same keys, and nothing is left half-written."""
+    place = Place(tmp_path)
+    place.init(invite={"northgate": "hospital"})
+    chance = random.Random(KILLS)
+    folder, keys = place.member("northgate"), set()
+    with place.up():
+        for _ in range(KILLS):
+            digest = place.draft()
+            process = place.join("northgate", *(("--yes", digest) if digest else ()))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.5, 6.0))
+            process.kill()
+            process.communicate()
+            if (folder / "joining.json").exists():
+                state = canonical.loads((folder / "joining.json").read_bytes(), 1 << 20)
+                assert isinstance(state, dict)
+                keys.add(state["identity"])
+        if (folder / "hospital.toml").exists() and not (folder / "joining.json").exists():
+            said = "has joined"  # it was over before it was killed
+        else:
+            if not place.draft():  # never came so far as to deposit
+                first = Output(place.join("northgate", typed=""))
+                first.wait_for("sixteen groups")
+                first.end(signal.SIGKILL)
+            said = finish(place.join("northgate", "--yes", place.draft()))
+        assert "has joined" in said
+        until(lambda: len(place.records()) == 1, "the log")
+    key = (folder / "keys" / "identity.key").read_text().strip()
+    assert keys <= {key}  # one set of keys, however often it was killed
+    (charter,) = place.records()
+    assert isinstance(charter, Charter)
+    member = next(m for m in charter.terms.members if m.name == "northgate")
+    assert member.key == envelope.public_hex(SigningKey.from_text(key))
+    assert charter.digest() == place.charter_of("northgate")
+    assert not [p for p in folder.rglob("*") if p.name.endswith(".tmp") and p.parent == folder]
