@@ -1,8 +1,11 @@
 """Which of a patient's rows counts, and on which side the patient stands: by keyed hashes, for ever.
 
-A row is known by what it becomes, its features and its label, so neither the order of a file nor its format leaves
-a trace. Rows are taken one at a time and one is kept of each patient: memory grows with the patients, not with the
-rows.
+A patient without an id, and a row among a patient's several, is known by the row's identity: all that it holds as it
+lies at the hospital (`source`), whatever a job's dictionary and the hospital's mapping make of it. So a patient keeps
+its side under every dictionary, mapping and version: the privacy account charges training and held-out patients as
+two disjoint sides, for ever. What is hashed here must therefore never change (tests: the hashes of version 0.1.0).
+Without an id, a row that is edited or gets a further column is a new patient. Rows are taken one at a time; of each
+patient one row's features are kept and no identity: memory grows with the patients, not with the rows.
 """
 
 from __future__ import annotations
@@ -26,11 +29,7 @@ class Row:
     label: int = field(repr=False)  # 0 or 1
     patient: str = field(repr=False)  # empty: the row itself is the patient
     held_out: bool | None = field(repr=False)  # None: no published split
-
-    @property
-    def content(self) -> bytes:
-        """What tells rows apart, whichever way their cells were spelled."""
-        return b"%d\0" % self.label + self.features
+    identity: bytes = field(repr=False)  # tells rows apart under every dictionary; empty once chosen
 
 
 def choose(rows: Iterable[Row], secret: bytes, salt: bytes) -> tuple[dict[bytes, Row], int]:
@@ -51,35 +50,39 @@ def choose(rows: Iterable[Row], secret: bytes, salt: bytes) -> tuple[dict[bytes,
     if len(secret) != SECRET_SIZE:
         raise DataError(f"a dataset's secret must have {SECRET_SIZE} bytes, not {len(secret)}")
     best: dict[bytes, tuple[bytes, Row]] = {}
+    drawn: dict[bytes, bool] = {}
     torn: set[bytes] = set()
     twins: Counter[bytes] = Counter()
     for row in rows:
         if row.patient:
-            name = b"id\0" + row.patient.encode()
-        else:  # two equal rows are two patients, and it does not matter which is which
-            content = _keyed(secret, b"twin\0" + row.content)
+            name = sided = b"id\0" + row.patient.encode()
+        else:  # two equal rows are two patients on one side
+            content = _keyed(secret, b"twin\0" + row.identity)
             twins[content] += 1
-            name = b"row\0%d\0" % twins[content] + row.content
+            name = b"row\0%d\0" % twins[content] + row.identity
+            sided = b"row\0" + row.identity
         key = _keyed(secret, b"patient\0" + name)
-        rank = _keyed(secret, b"pick\0%d\0" % len(salt) + salt + row.content)
+        rank = _keyed(secret, b"pick\0%d\0" % len(salt) + salt + row.identity)
         if (found := best.get(key)) is None:
-            best[key] = rank, row
+            best[key] = rank, replace(row, identity=b"")
+            drawn[key] = _held_out(secret, sided)
             continue
         if found[1].held_out is not row.held_out:
             torn.add(key)
-        best[key] = min(found, (rank, row), key=lambda ranked: ranked[0])
-    chosen = {key: _placed(row, secret) for key, (_, row) in best.items() if key not in torn}
+        if rank < found[0]:
+            best[key] = rank, replace(row, identity=b"")
+    chosen = {
+        key: row if row.held_out is not None else replace(row, held_out=drawn[key])
+        for key, (_, row) in best.items()
+        if key not in torn
+    }
     return chosen, len(torn)
 
 
-def _placed(row: Row, secret: bytes) -> Row:
-    """Return a row with its patient's side: the published one, or the keyed hash's."""
-    if row.held_out is not None:
-        return row
-    name = b"id\0" + row.patient.encode() if row.patient else b"row\0" + row.content
+def _held_out(secret: bytes, name: bytes) -> bool:
+    """Return the side that the keyed hash draws for a patient."""
     share, whole = HELD_OUT
-    drawn = int.from_bytes(_keyed(secret, b"side\0" + name)[:8])
-    return replace(row, held_out=drawn * whole < share << 64)
+    return int.from_bytes(_keyed(secret, b"side\0" + name)[:8]) * whole < share << 64
 
 
 def _keyed(secret: bytes, message: bytes) -> bytes:

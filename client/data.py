@@ -118,7 +118,9 @@ def snapshot(
         secret: The dataset's secret, SECRET_SIZE bytes, the same for ever: it decides who is held out.
         salt: Names the job: a patient with several rows may show another one to another job.
         one_row_per_patient: The hospital's word, needed when there is no patient column, that every row is
-            another patient. A row is then known by its content: edited later, it is a new patient.
+            another patient. A row is then known by all its cells, those included that the dictionary does not
+            name: edited later, or with a further column, it is a new patient. Under another dictionary or
+            mapping it is the same patient on the same side.
 
     Raises:
         DataError: the file cannot be read or lacks a column. Rows never raise.
@@ -221,7 +223,7 @@ def _row(
         return _Dropped(dictionary.patient, Fault.MISSING.value)
     if dictionary.split and side is None:
         return _Dropped(dictionary.split, "neither train nor test")
-    return Row(features=features, label=label, patient=patient, held_out=side)
+    return Row(features=features, label=label, patient=patient, held_out=side, identity=record.identity)
 
 
 def _refusals(path: Path, dictionary: Dictionary, bad_labels: int, torn: int, patients: int) -> Iterator[str]:

@@ -22,7 +22,8 @@
     spans = [{ at_least = "390", below = "460", level = "circulatory" }]         # the first that fits
     otherwise = "other"                  # left out: any other cell drops its row
 
-What the rules do to a cell is `mapping`.
+Of the patient column only `from` and `missing` can be said: an id that was translated otherwise another day would put
+its patient on another side. What the rules do to a cell is `mapping`.
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ def _rule(path: Path, dictionary: Dictionary, column: str, table: dict[str, Any]
     where = f"{path}: columns.{column}"
     if unknown := sorted(set(table) - set(_KEYS)):
         raise DataError(f"{where}: unknown field {unknown[0]!r}; there are {', '.join(_KEYS)}")
+    if column == dictionary.patient and (translated := sorted(set(table) - {"from", "missing"})):
+        raise DataError(
+            f"{where}: a patient is known by the id as it lies, for ever: {translated[0]!r} cannot apply to it"
+        )
     variable = next((v for v in dictionary.variables if v.name == column), None)
     levels = _levels(dictionary, column)
     values = _texts(table.get("values", {}), f"{where}.values")

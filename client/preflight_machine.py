@@ -65,11 +65,20 @@ def needed_mib(hospital: Hospital | None) -> int:
     if hospital is None:
         return LOG_MIB
     journal = hospital.journal.max_mib * (hospital.journal.keep + 1) if hospital.journal.file else 0
-    try:
-        data = hospital.data_file.stat().st_size // MEBIBYTE
-    except OSError:
-        data = 0
+    data = _size(hospital.data_file) // MEBIBYTE
     return LOG_MIB + journal + 2 * data  # a snapshot a job, and one being made
+
+
+def _size(place: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder: an export, or images. 0: there is none."""
+    try:
+        if not place.is_dir():
+            return place.stat().st_size
+        return sum(
+            Path(folder, name).lstat().st_size for folder, _, names in os.walk(place) for name in names
+        )
+    except OSError:
+        return 0
 
 
 def judge_disk(disk: Disk, needed: int) -> Iterator[Finding]:

@@ -2,14 +2,16 @@
 
 A record is what the rules look at, one at a time: the cells of the inputs, or an image's grey values, and the cells
 of label, patient and split. What is no record at all (a torn line, a message that is not JSON) is None. Opening a
-source may refuse it; what its rows hold never can. Each kind is a `source_*` module, imported only where it is used;
-what is between a hospital's columns and the dictionary's is `mapping`.
+source may refuse it; what its rows hold never can. A record also has an identity, which no dictionary and no mapping
+changes, for `choosing`: of a table all cells of the row, in a database those of the SELECT; of an image its line in
+labels.csv, or its bytes in an .npz file; of an export the patient's id. Each kind is a `source_*` module, imported
+only where it is used; what is between a hospital's columns and the dictionary's is `mapping`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +56,15 @@ class Record:
         Sequence[str] | NDArray[Any] | None
     )  # cells in `dictionary.inputs` order; grey values; None: no image
     rest: Sequence[str]  # label, then patient and split where the dictionary names them
+    identity: bytes = field(repr=False)  # what the row is known by, whatever is asked of it
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of a table as it lies. Never printed."""
+
+    cells: Sequence[str] = field(repr=False)  # stripped, of the columns asked for, in that order
+    identity: bytes = field(repr=False)  # as `Record.identity`
 
 
 def needed(place: Place) -> tuple[Path, ...]:
@@ -87,15 +98,15 @@ class Source(Protocol):
 
 
 class Cells(Protocol):
-    """A table: something that yields the cells of the columns asked for."""
+    """A table: something that yields rows, with the cells of the columns asked for."""
 
     @property
     def torn(self) -> str:
         """As `Source.torn`."""
         ...
 
-    def cells(self) -> Iterator[Sequence[str] | None]:
-        """Yield the stripped cells of each row, in the order asked for, or None for what is no row."""
+    def lines(self) -> Iterator[Line | None]:
+        """Yield each row, or None for what is no row."""
         ...
 
 
@@ -114,12 +125,12 @@ class MappedTable:
 
     def records(self) -> Iterator[Record | None]:
         """Yield each row's record."""
-        for cells in self.table.cells():
-            if cells is None:
+        for line in self.table.lines():
+            if line is None:
                 yield None
             else:
-                mapped = self.mapping.apply(cells)
-                yield Record(mapped[: self.inputs], mapped[self.inputs :])
+                mapped = self.mapping.apply(line.cells)
+                yield Record(mapped[: self.inputs], mapped[self.inputs :], line.identity)
 
 
 def open_source(place: Place, dictionary: Dictionary, mapping: Mapping) -> Source:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.cell_text import identity
 from client.errors import DataError
+from client.source import Line
 from client.table import Table
 
 
@@ -30,7 +32,7 @@ class CsvFile:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         return cls(table=Table.parse(data, columns, str(path)))
 
-    def cells(self) -> Iterator[Sequence[str] | None]:
-        """Yield each line's cells."""
+    def lines(self) -> Iterator[Line | None]:
+        """Yield each line."""
         for cells in self.table.rows():
-            yield None if cells is None else self.table.pick(cells)
+            yield None if cells is None else Line(self.table.pick(cells), identity(cells))

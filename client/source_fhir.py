@@ -13,7 +13,7 @@ variable. No FHIR library is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -23,6 +23,7 @@ from client.dictionary import Dictionary, Label, Variable
 from client.errors import DataError
 from client.features import Fault, number
 from client.mapping import Mapping, Rule, Tally
+from client.source import Line
 from client.terminology import Coding
 from client.units import between
 from ledger.errors import MalformedError
@@ -83,8 +84,8 @@ class BulkExport:
             )
         return cls(folder=folder, places=places, at=at, tally=mapping.tally)
 
-    def cells(self) -> Iterator[Sequence[str] | None]:
-        """Yield each patient's cells, and None for each line that is no resource."""
+    def lines(self) -> Iterator[Line | None]:
+        """Yield each patient's row, known by the patient's id, and None for each line that is no resource."""
         patients: dict[str, _Patient] = {}
         for path in _files(self.folder):
             for line in _lines(path):
@@ -95,7 +96,8 @@ class BulkExport:
                     self._take(resource, line, patients)
         for name, patient in patients.items():
             if patient.own is not None:
-                yield [self._cell(i, place, name, patient) for i, place in enumerate(self.places)]
+                cells = [self._cell(i, place, name, patient) for i, place in enumerate(self.places)]
+                yield Line(cells, name.encode())
 
     def _take(self, resource: fhir.Resource, line: bytes, patients: dict[str, _Patient]) -> None:
         """Note what a resource says; the order of resources does not matter."""

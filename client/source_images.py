@@ -1,7 +1,8 @@
 """A folder of greyscale or RGB images as a source: `labels.csv` names each file, its patient and its label.
 
 The column of files is "file" unless the mapping's `from` for the image says otherwise; label and patient are columns
-of the dictionary. An image must have exactly the dictionary's size and number of channels: none is resized, so one
+of the dictionary. A row is known by its whole line of `labels.csv`: without a patient column, a file renamed there
+is a new patient. An image must have exactly the dictionary's size and number of channels: none is resized, so one
 whose header claims another size is never unpacked. A file that is missing, outside the folder, truncated or no PNG,
 JPEG or TIFF makes its row one without an image, never an error; of a file nothing but its values is read. Needs
 Pillow (`wardround[images]`).
@@ -62,12 +63,12 @@ class ImageFolder:
 
     def records(self) -> Iterator[Record | None]:
         """Yield each line's image with its label."""
-        for cells in self.labels.cells():
-            if cells is None:
+        for line in self.labels.lines():
+            if line is None:
                 yield None
             else:
-                _, *rest = self.mapping.apply(cells)
-                yield Record(self._pixels(cells[0]), rest)
+                _, *rest = self.mapping.apply(line.cells)
+                yield Record(self._pixels(line.cells[0]), rest, line.identity)
 
     def _pixels(self, name: str) -> NDArray[Any] | None:
         """Return an image's values, shape (channels, height, width), or None where there is no such image."""

@@ -1,12 +1,14 @@
 """Arrays of a NumPy .npz file as a source: the image's, the label's, and the patient's where there is one.
 
-Arrays are named as the dictionary's columns, or as the mapping's `from` says; "train_images, val_images" are several,
-one after the other. Images are read one at a time; nothing is unpickled, and an array whose header claims more than
-its bytes is refused before it is read.
+Arrays are named as the dictionary's columns, or as the mapping's `from` says; "train_images, val_images" are
+several, one after the other. A row is known by its image's bytes alone, whichever label is asked for: without a
+patient's array, another array of images is another file, and equal images stand on one side. Images are read one at
+a time; nothing is unpickled, and an array whose header claims more than its bytes is refused before it is read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zipfile
 import zlib
@@ -77,21 +79,23 @@ class ArrayFile:
 
     def records(self) -> Iterator[Record | None]:
         """Yield each image with its label."""
-        for pixels, cells in zip(self._pixels(), self.rest, strict=True):
+        for (pixels, identity), cells in zip(self._pixels(), self.rest, strict=True):
             _, *rest = self.mapping.apply(("", *cells))
-            yield Record(pixels, rest)
+            yield Record(pixels, rest, identity)
 
-    def _pixels(self) -> Iterator[NDArray[Any]]:
+    def _pixels(self) -> Iterator[tuple[NDArray[Any], bytes]]:
+        """Yield each image's values, and the SHA-256 of its bytes as they lie."""
         channels, height, width = self.image.shape
         with _archive(self.path) as archive:
             for name in self.arrays:
                 with _member(archive, name, self.path) as (file, shape, dtype):
                     size = math.prod(shape[1:]) * dtype.itemsize
                     for _ in range(shape[0]):
-                        values = np.frombuffer(file.read(size), dtype).reshape(shape[1:])
+                        data = file.read(size)
+                        values = np.frombuffer(data, dtype).reshape(shape[1:])
                         if channels > 1 and shape[1:] == (height, width, channels):
                             values = values.transpose(2, 0, 1)
-                        yield values.reshape(self.image.shape)
+                        yield values.reshape(self.image.shape), hashlib.sha256(data).digest()
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""A Parquet file as a source: columns read a batch at a time, each value as the text that CSV would hold.
+"""A Parquet file as a source: rows read a batch at a time, each value as the text that CSV would hold.
 
-Needs pyarrow (`wardround[parquet]`). Text that is not UTF-8 makes its row no row; nested values fit no rule. A file
-that turns out damaged while it is read is refused as a whole: its pages carry no rows to blame.
+Every column is read, since a row is known by all its cells, in the file's order. Needs pyarrow
+(`wardround[parquet]`). Text that is not UTF-8 in a column asked for makes its row no row; nested values fit no rule.
+Times with a zone are spelled in UTC, whatever a computer knows of zones. A file that turns out damaged while it is
+read is refused as a whole: its pages carry no rows to blame.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from client.cell_text import UNREADABLE, decoded, text_of
+from client.cell_text import UNREADABLE, decoded, identity, text_of
 from client.errors import DataError
+from client.source import Line
 
-BATCH = 4096  # rows in memory at a time
+BATCH = 1 << 16  # cells in memory at a time
 _MAX_FOOTER = 64 << 20  # bytes of a text, and items of a list, in the file's own description
 
 
@@ -37,28 +40,34 @@ class ParquetTable:
         """
         made = cls(path=path, columns=tuple(columns))
         with made._read() as file:
-            names: list[str] = list(file.schema_arrow.names)
-        for column in columns:
-            if (found := names.count(column)) != 1:
-                raise DataError(
-                    f"{path}: column {column!r} is {'named twice' if found else 'missing'}: "
-                    "the file must name it once"
-                )
+            made._places(file)
         return made
 
-    def cells(self) -> Iterator[Sequence[str] | None]:
-        """Yield each row's cells."""
+    def lines(self) -> Iterator[Line | None]:
+        """Yield each row."""
         arrow = _arrow()
-        asked = list(dict.fromkeys(self.columns))
-        places = [asked.index(column) for column in self.columns]
         with self._read() as file:
+            places = self._places(file)
+            rows = max(1, BATCH // len(file.schema_arrow.names))
             try:
-                for batch in file.iter_batches(batch_size=BATCH, columns=asked, use_threads=False):
-                    texts = [_texts(batch.column(batch.schema.get_field_index(c)), arrow) for c in asked]
+                for batch in file.iter_batches(batch_size=rows, use_threads=False):
+                    texts = [_texts(column, arrow) for column in batch.columns]
                     for row in zip(*texts, strict=True):
-                        yield None if UNREADABLE in row else [row[i] for i in places]
+                        cells = [row[i] for i in places]
+                        yield None if UNREADABLE in cells else Line(cells, identity(row))
             except (arrow.ArrowException, OSError, MemoryError) as error:
                 raise self._refusal(error) from None
+
+    def _places(self, file: Any) -> list[int]:
+        """Return where the columns asked for stand among all."""
+        names: list[str] = list(file.schema_arrow.names)
+        for column in self.columns:
+            if (found := names.count(column)) != 1:
+                raise DataError(
+                    f"{self.path}: column {column!r} is {'named twice' if found else 'missing'}: "
+                    "the file must name it once"
+                )
+        return [names.index(column) for column in self.columns]
 
     def _read(self) -> Any:
         arrow = _arrow()
@@ -101,6 +110,8 @@ def _texts(column: Any, arrow: Any) -> list[str]:
     if types.is_float16(kind) or types.is_float32(kind):
         narrow = np.float16 if types.is_float16(kind) else np.float32
         return ["" if v is None else repr(float(str(narrow(v)))) for v in column.to_pylist()]
+    if types.is_timestamp(kind) and kind.tz:
+        column = column.cast(arrow.timestamp(kind.unit))
     if types.is_temporal(kind):
         column = column.cast(arrow.string())
     elif types.is_nested(kind):

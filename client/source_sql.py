@@ -2,7 +2,8 @@
 
 The database's URL is a secret in `keys/database.url`, and no error shows it or anything that the database says: a
 database quotes values in its complaints. Needs SQLAlchemy (`wardround[sql]`) and the database's driver. A SELECT
-whose arithmetic may fail on a row (1/x) can be refused as a whole because of that row: write one that cannot.
+whose arithmetic may fail on a row (1/x) can be refused as a whole because of that row: write one that cannot. A row
+is known by all that the SELECT names, in its order: without a patient column, keep what it names for ever.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from client.cell_text import UNREADABLE, decoded, text_of
+from client.cell_text import UNREADABLE, decoded, identity, text_of
 from client.errors import DataError, LocalStateError
 from client.private_file import read_private
+from client.source import Line
 
 MAX_QUERY = 1 << 16  # bytes of a .sql file
 SECONDS = 300.0  # for the whole query
@@ -63,8 +65,8 @@ class Query:
                 )
         return made
 
-    def cells(self) -> Iterator[Sequence[str] | None]:
-        """Yield each row's cells."""
+    def lines(self) -> Iterator[Line | None]:
+        """Yield each row."""
         until = self.clock() + SECONDS
         with self._result() as result:
             names = list(result.keys())
@@ -74,8 +76,9 @@ class Query:
                     raise DataError(
                         f"{self.path}: the query took longer than {SECONDS:.0f} s: make it smaller"
                     )
-                cells = [text_of(row[i]) for i in places]
-                yield None if UNREADABLE in cells else cells
+                texts = [text_of(value) for value in row]
+                cells = [texts[i] for i in places]
+                yield None if UNREADABLE in cells else Line(cells, identity(texts))
 
     @contextmanager
     def _result(self) -> Iterator[Any]:

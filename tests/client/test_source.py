@@ -1,4 +1,7 @@
-"""The same patients in any format are one snapshot, byte for byte."""
+"""The same patients in any format are one snapshot, byte for byte.
+
+With a patient column always, as long as each has one row; without one, where the cells are spelled the same.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from client import snapshot_file
 from client.data import check_file, snapshot
+from client.dictionary import Dictionary
 from client.errors import DataError
 from client.source import Place, needed
 from tests.client import images, tables
@@ -25,8 +29,10 @@ ROWS = st.tuples(
 )
 
 
-def taken(place: Place, salt: bytes = b"job") -> bytes:
-    return snapshot_file.to_bytes(snapshot(place, tables.DICTIONARY, secret=tables.SECRET, salt=salt))
+def taken(place: Place, salt: bytes = b"job", described: Dictionary = tables.DICTIONARY) -> bytes:
+    return snapshot_file.to_bytes(
+        snapshot(place, described, secret=tables.SECRET, salt=salt, one_row_per_patient=True)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -53,11 +59,28 @@ def test_the_same_patients_in_each_format_are_one_snapshot(
     }
 
 
-def test_a_row_spelled_otherwise_is_the_same_row(tmp_path: Path) -> None:
+@settings(max_examples=25, deadline=None)
+@given(st.lists(ROWS, min_size=1, max_size=20))
+def test_the_same_table_in_each_format_is_one_snapshot_without_patients_too(
+    tmp_path_factory: pytest.TempPathFactory, values: list[tuple[int, str, float, str, bool, bool]]
+) -> None:
+    folder = tmp_path_factory.mktemp("formats")
+    rows = [(*value, f"P{i // 2}") for i, value in enumerate(values)]
+    places = [
+        tables.write_csv(folder / "a.csv", rows),
+        tables.write_parquet(folder / "a.parquet", rows),
+        tables.write_sqlite(folder, rows),
+    ]
+    nobody = replace(tables.DICTIONARY, patient="")
+    for described in (tables.DICTIONARY, nobody):  # with it, two rows a patient: the same one is picked
+        assert len({taken(place, described=described) for place in places}) == 1
+
+
+def test_a_patient_spelled_otherwise_is_the_same_patient(tmp_path: Path) -> None:
     header = ",".join(tables.COLUMNS)
     one, other = tmp_path / "one.csv", tmp_path / "other.csv"
-    one.write_text(f"{header},note\n60,1,200,never,0,1,A,x\n61,1,200,never,0,1,A,y\n")
-    other.write_text(f"{header}\n61.0,01,2e2,never,0,1.0,A\n60.0,1,200.00,never,0,1,A\n")
+    one.write_text(f"{header},note\n60,1,200,never,0,1,A,x\n61,1,200,never,0,1,B,y\n")
+    other.write_text(f"{header}\n61.0,01,2e2,never,0,1.0,B\n60.0,1,200.00,never,0,1,A\n")
     for salt in map(bytes, ([i] for i in range(8))):
         assert taken(Place.csv(one), salt) == taken(Place.csv(other), salt)
 

@@ -33,8 +33,8 @@ CHOL = {
 def cells(place: Place, described: Dictionary = tables.DICTIONARY) -> dict[str, tuple[str, ...]]:
     """Each patient's cells in the dictionary's words, by id."""
     mapping = read_mapping(place, described)
-    rows = BulkExport.open(place.file, described, mapping).cells()
-    return {row[-1]: tuple(mapping.apply(row)) for row in rows if row is not None}
+    rows = BulkExport.open(place.file, described, mapping).lines()
+    return {row.cells[-1]: tuple(mapping.apply(row.cells)) for row in rows if row is not None}
 
 
 def observation(value: object, about: str = "Patient/P0", **further: Any) -> bytes:

@@ -23,7 +23,7 @@ ROW: tables.Row = (60, "1", 200.5, "never", False, True, "A")
 
 def cells(path: Path, table: pyarrow.Table, *columns: str) -> list[object]:
     parquet.write_table(table, path)
-    return [row if row is None else list(row) for row in ParquetTable.open(path, columns).cells()]
+    return [row if row is None else list(row.cells) for row in ParquetTable.open(path, columns).lines()]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,34 @@ def test_values_become_text(tmp_path: Path, array: pyarrow.Array, texts: list[st
     assert found == [[text, text] for text in texts]  # one column may serve two variables
 
 
-def test_only_the_columns_asked_for_are_read_in_the_order_asked(tmp_path: Path) -> None:
+def test_the_columns_asked_for_are_given_in_the_order_asked_and_all_tell_rows_apart(tmp_path: Path) -> None:
     table = pyarrow.table({"a": [1], "note": ["free text"], "b": [2]})
     assert cells(tmp_path / "a.parquet", table, "b", "a") == [["2", "1"]]
+    for columns in (["b", "a"], ["a"]):
+        (line,) = ParquetTable.open(tmp_path / "a.parquet", columns).lines()
+        assert line is not None
+        assert line.identity == b"1\x1ffree text\x1f2"
+        assert repr(line) == "Line()"
+
+
+def test_a_column_that_nobody_asks_for_spoils_no_row(tmp_path: Path) -> None:
+    other = {
+        "raw": pyarrow.array([b"\xff", b""], pyarrow.binary()),
+        "text": pyarrow.array([b"\xff", b"a"], pyarrow.binary()).view(pyarrow.string()),
+        "list": pyarrow.array([[1], None]),
+        "zone": pyarrow.array([0, None], pyarrow.timestamp("us", "No/Where")),
+    }
+    assert cells(tmp_path / "a.parquet", pyarrow.table({"x": ["a", "b"], **other}), "x") == [["a"], ["b"]]
+    twice = pyarrow.table([pyarrow.array(["a"])] * 3, names=["x", "y", "y"])
+    assert cells(tmp_path / "b.parquet", twice, "x") == [["a"]]
+
+
+def test_times_are_spelled_in_utc_whatever_their_zone(tmp_path: Path) -> None:
+    times = pyarrow.array([0, None], pyarrow.timestamp("ms", "Europe/Berlin"))
+    assert cells(tmp_path / "a.parquet", pyarrow.table({"x": times}), "x") == [
+        ["1970-01-01 00:00:00.000"],
+        [""],
+    ]
 
 
 def test_a_text_that_is_not_utf_8_is_no_row_and_the_others_stay(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def place(tmp_path: Path) -> Place:
 
 def query(place: Place, text: str, *columns: str) -> list[object]:
     place.file.write_text(text)
-    found = Query.open(place.file, place.database, columns or ("x",)).cells()
-    return [row if row is None else list(row) for row in found]
+    found = Query.open(place.file, place.database, columns or ("x",)).lines()
+    return [row if row is None else list(row.cells) for row in found]
 
 
 def refusal(place: Place, text: str = "SELECT 1 AS x") -> str:
