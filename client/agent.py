@@ -269,8 +269,9 @@ class Agent:
         standing.ask_person(RESTORED)
         _log.error(
             "the privacy account is older than the log: it came from a backup. %d jobs were charged whole and this "
-            "hospital withdraws from them; take a new witness key, then run `wardround hospital resume`",
-            len(jobs),
+            "hospital withdraws from them. Take a new witness key (`wardround member rotate %s --witness`), then "
+            "stop the agent, run `wardround hospital resume`, and start it again",
+            *(len(jobs), hospital.folder),
         )
         self._tell({"event": "person", "reason": "restored"})
         self._work.set()

@@ -66,6 +66,13 @@ class Answer:
     update: Spooled | None = None
     metrics: Spooled | None = None
 
+    @property
+    def words(self) -> str:
+        """Why there is no receipt, for this coordinator's own log."""
+        if self.skip is not None:
+            return f"skipped ({getattr(self.skip.record, 'code', '')})"
+        return f"{self.absent} ({self.refused})" if self.refused else self.absent
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:

@@ -96,7 +96,9 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     errors: tuple[int, ...] = ()  # besides those that follow from the rest
-    frequent: bool = False  # a change that comes with every checkpoint: only its refusals are in the journal
+    frequent: bool = (
+        False  # comes with every checkpoint, or until a log may write: only its refusals are in the journal
+    )
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -233,7 +235,7 @@ API = (
         body=Body(media_type=JSON, max_bytes=MAX_REPORT, schema=json_object(
             nonce=STRING, note=STRING, entries={"type": "array", "items": STRING}
         )),
-        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT),
+        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT), frequent=True,
         summary="Tell a restarted log what a witness signed last, with the entries that it lost.",
     ),
     Endpoint(
