@@ -40,34 +40,26 @@ def _moment(dice: Dice) -> None:
     time.sleep(dice.uniform(0.0, 1.0))
 
 
-def kill_coordinator(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    ward.services[COORDINATOR].kill()
+def kill(name: str, part: str = "", after: int = AT) -> Callable[[Ward, Dice], None]:
+    """Kill a member's service with all its children, or the one child whose command line holds `part`."""
+
+    def inflict(ward: Ward, dice: Dice) -> None:
+        ward.after_round(after)
+        _moment(dice)
+        service = ward.services[name]
+        service.child(part).kill() if part else service.kill()
+
+    return inflict
 
 
-def kill_superlink(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    ward.services[COORDINATOR].child("run_superlink").kill()
-
-
-def kill_server_app(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    ward.services[COORDINATOR].child("run_host").kill()
-
-
-def kill_agent(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    ward.services[VICTIM].kill()
-
-
-def kill_worker(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    ward.services[VICTIM].child("worker_main").kill()
+def kill_each(ward: Ward, dice: Dice) -> None:
+    """Kill one process after another, each in a round of its own."""
+    victims = (
+        (VICTIM, "worker_main"), (COORDINATOR, "run_host"), (VICTIM, ""), (COORDINATOR, "run_superlink"),
+        (COORDINATOR, ""),
+    )  # fmt: skip
+    for number, (name, part) in enumerate(victims, start=1):
+        kill(name, part, number)(ward, dice)
 
 
 def power_cut(ward: Ward, dice: Dice) -> None:
@@ -77,22 +69,17 @@ def power_cut(ward: Ward, dice: Dice) -> None:
         service.kill()
 
 
-def cut_hospital(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    _unplug(ward, VICTIM)
+def cut(name: str) -> Callable[[Ward, Dice], None]:
+    """Unplug a host's network for a while."""
 
+    def inflict(ward: Ward, dice: Dice) -> None:
+        ward.after_round(AT)
+        _moment(dice)
+        hosts.cut(ward.hosts[name])
+        _pass(ward, CUT_SECONDS)
+        hosts.mend(ward.hosts[name])
 
-def cut_coordinator(ward: Ward, dice: Dice) -> None:
-    ward.after_round(AT)
-    _moment(dice)
-    _unplug(ward, COORDINATOR)
-
-
-def _unplug(ward: Ward, name: str) -> None:
-    hosts.cut(ward.hosts[name])
-    _pass(ward, CUT_SECONDS)
-    hosts.mend(ward.hosts[name])
+    return inflict
 
 
 def _pass(ward: Ward, seconds: float) -> None:
@@ -170,6 +157,9 @@ def fill_disk(name: str) -> Callable[[Ward, Dice], None]:
                 pass
         _pass(ward, CUT_SECONDS)
         filler.unlink()
+        if not ward.services[name].wanted:  # it said that a person must see to the disk, then start it
+            ward.typed.append(f"systemctl start ({name})")
+            ward.services[name].start()
 
     return inflict
 
@@ -208,14 +198,23 @@ def restore_agent(ward: Ward, dice: Dice) -> None:
     for name in ward.hospitals:
         if name != VICTIM:
             listed = json.loads(ward.person(name, "member", "proposals", "--json", again=False))
-            if waiting := [found["digest"] for found in listed if not found["ended"]]:
+            if waiting := [found["digest"][:16] for found in listed if not found["ended"]]:
                 ward.person(name, "member", "sign", waiting[0], "--yes", again=False)
     ward.person(VICTIM, "hospital", "resume")
 
 
 def restore_coordinator(ward: Ward, dice: Dice) -> None:
-    """Restore the coordinator's folder as it was two rounds before."""
-    _restore(ward, COORDINATOR)
+    """Lose the coordinator's folder, and restore it as it was two rounds before."""
+    service = ward.services[COORDINATOR]
+    backup = service.folder.with_name("backup.tar")
+    ward.after_round(AT)
+    ward.person(COORDINATOR, "coordinator", "backup", "--out", str(backup), again=False)
+    ward.after_round(AT + 2)
+    service.down()
+    shutil.rmtree(service.folder)
+    said = service.host.wardround("coordinator", "restore", backup, service.folder)
+    ward.show(COORDINATOR, "coordinator restore", said)
+    service.start()
 
 
 def _restore(ward: Ward, name: str) -> None:
@@ -252,12 +251,16 @@ def _faketime() -> str:
 
 FAULTS = {
     "none": Fault(what="no fault", inflict=lambda ward, dice: None),
-    "coordinator": Fault(what="kill -9 of the coordinator and its children", inflict=kill_coordinator),
-    "superlink": Fault(what="kill -9 of the SuperLink", inflict=kill_superlink),
-    "serverapp": Fault(what="kill -9 of the ServerApp", inflict=kill_server_app),
-    "agent": Fault(what="kill -9 of a hospital's agent and worker", inflict=kill_agent),
+    "coordinator": Fault(what="kill -9 of the coordinator and its children", inflict=kill(COORDINATOR)),
+    "superlink": Fault(what="kill -9 of the SuperLink", inflict=kill(COORDINATOR, "run_superlink")),
+    "serverapp": Fault(what="kill -9 of the ServerApp", inflict=kill(COORDINATOR, "run_host")),
+    "agent": Fault(what="kill -9 of a hospital's agent and worker", inflict=kill(VICTIM)),
     "agent-often": Fault(what="kill -9 of a hospital's agent in every other round", inflict=kill_agent_often),
-    "worker": Fault(what="kill -9 of a hospital's worker", inflict=kill_worker),
+    "worker": Fault(what="kill -9 of a hospital's worker", inflict=kill(VICTIM, "worker_main")),
+    "each": Fault(
+        what="kill -9 of a worker, the ServerApp, an agent, the SuperLink, the coordinator, one after another",
+        inflict=kill_each,
+    ),
     "reboot": Fault(
         what="the coordinator's host rebooted: every process gone, temporary files too",
         inflict=reboot,
@@ -267,9 +270,9 @@ FAULTS = {
         what="the coordinator stopped (SIGTERM) in a round, and started again", inflict=stop_coordinator
     ),
     "power": Fault(what="kill -9 of every process at once", inflict=power_cut),
-    "cut-hospital": Fault(what=f"a hospital's network cut for {CUT_SECONDS:.0f} s", inflict=cut_hospital),
+    "cut-hospital": Fault(what=f"a hospital's network cut for {CUT_SECONDS:.0f} s", inflict=cut(VICTIM)),
     "cut-coordinator": Fault(
-        what=f"the coordinator's network cut for {CUT_SECONDS:.0f} s", inflict=cut_coordinator
+        what=f"the coordinator's network cut for {CUT_SECONDS:.0f} s", inflict=cut(COORDINATOR)
     ),
     "disk-hospital": Fault(
         what="a hospital's disk full for a while", inflict=fill_disk(VICTIM), prepare=small_disk(VICTIM)

@@ -54,7 +54,7 @@ def row(name: str, outcome: Outcome) -> str:
         f"{outcome.double} twice, {outcome.uncharged} not, {len(outcome.below)} below the log",
         str(outcome.approved_again),
         _counted(outcome.ended, "", "none"),
-        ", ".join(f"`{command}`" for command in outcome.typed) or "nothing",
+        ", ".join(f"`{command}`" for command in dict.fromkeys(outcome.typed)) or "nothing",
         ", ".join(outcome.incidents) or "none",
         outcome.verified,
     )

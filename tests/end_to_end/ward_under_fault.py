@@ -216,12 +216,16 @@ class Ward:
             service.wanted = False
             stop(service.process)
         said = service.host.wardround(*command[:2], service.folder, *command[2:])
-        self.typed.append(" ".join(("wardround", *command)))
-        with service.screen.open("a") as screen:
-            screen.write(f"$ wardround {' '.join(command)}\n{said}")
+        self.show(name, " ".join(command), said)
         if again:
             service.start()
         return said
+
+    def show(self, name: str, command: str, said: str) -> None:
+        """Put what a person typed, and what was printed, on a member's screen."""
+        self.typed.append(f"wardround {command}")
+        with self.services[name].screen.open("a") as screen:
+            screen.write(f"$ wardround {command}\n{said}")
 
     def _run(self) -> Path:
         assert self.job is not None
