@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,11 +25,13 @@ from coordinator.errors import ObjectedError
 from coordinator.handouts import Handouts
 from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
+from coordinator.standing import Standing
 from coordinator.voice import Voice
 from ledger.errors import MalformedError
 from ledger.signature import Signature
 
 Status = Callable[[], Mapping[str, Any]]
+_log = logging.getLogger(__name__)
 
 
 class Api:
@@ -109,7 +112,9 @@ class Api:
         found = _object(call.body, {"nonce": str, "note": str, "entries": list})
         entries = [_decoded(text) for text in found["entries"]]
         note = _encoded(found["note"])
+        before = self._sequencer.standing
         more = await run_in_threadpool(self._sequencer.report, found["nonce"], note, entries)
+        _tell_of_recovery(before, self._sequencer.standing)
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
     async def _blob(self, call: Call) -> Response:
@@ -142,6 +147,18 @@ class Api:
 
     async def _show_status(self, call: Call) -> Response:
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})
+
+
+def _tell_of_recovery(before: Standing, after: Standing) -> None:
+    """Have the journal say what a witness's report has changed."""
+    if (came := after.view.size - before.view.size) and not before.writable:
+        _log.warning(
+            "%d entries that this log had lost came back from a witness: it holds %d", came, after.view.size
+        )
+    if after.obstacle and after.obstacle != before.obstacle:
+        _log.warning("the log is read-only: %s", after.obstacle)
+    if after.writable and not before.writable:
+        _log.info("a quorum of the witnesses has reported: the log may be written")
 
 
 def _object(data: bytes, wanted: Mapping[str, type]) -> dict[str, Any]:

@@ -216,7 +216,7 @@ class Ward:
             service.wanted = False
             stop(service.process)
         said = service.host.wardround(*command[:2], service.folder, *command[2:])
-        self.show(name, " ".join(command), said)
+        self.show(name, " ".join(word.rpartition("/")[2] for word in command), said)
         if again:
             service.start()
         return said
