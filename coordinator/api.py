@@ -57,6 +57,7 @@ class Api:
             acknowledgements: What was acknowledged.
         """
         self._sequencer = sequencer
+        self._told = sequencer.standing  # what the journal has said of its recovery
         self._blobs = blobs
         self._status = status
         self._handouts = handouts
@@ -112,9 +113,9 @@ class Api:
         found = _object(call.body, {"nonce": str, "note": str, "entries": list})
         entries = [_decoded(text) for text in found["entries"]]
         note = _encoded(found["note"])
-        before = self._sequencer.standing
         more = await run_in_threadpool(self._sequencer.report, found["nonce"], note, entries)
-        _tell_of_recovery(before, self._sequencer.standing)
+        told, self._told = self._told, self._sequencer.standing
+        _tell_of_recovery(told, self._told)
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
     async def _blob(self, call: Call) -> Response:
