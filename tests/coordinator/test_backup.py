@@ -18,10 +18,10 @@ from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.errors import CoordinatorError, JobError
 from coordinator.sequencer import Sequencer
-from coordinator.tls import write_private
 from ledger import example
 from ledger.audit import audit
 from ledger.checkpoint import cosign
+from ledger.durable import write_private
 from ledger.errors import LedgerError, ReadOnlyError
 from ledger.log import Log
 from ledger.note import Note
