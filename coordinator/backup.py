@@ -144,11 +144,10 @@ def _write_log(
 ) -> tuple[str, int, str]:
     """Write the log up to its newest checkpoint; return its origin, size and root."""
     folder = directory / "log"
+    if not (folder / PENDING).is_file():
+        raise BackupError(f"{folder} holds no log yet: until it is founded, copy {directory} itself")
     read = open_source(str(folder))
-    try:
-        pending = read(PENDING)
-    except FileNotFoundError:
-        raise BackupError(f"{folder} holds no log: there is nothing to back up") from None
+    pending = read(PENDING)
     head = Checkpoint.from_text(Note.from_bytes(pending).text)
     entries = list(audit.entries(read, head.size))
     if root_hash(map(leaf_hash, entries)) != head.root:
