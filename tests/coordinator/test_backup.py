@@ -224,7 +224,7 @@ def test_nothing_is_overwritten(ward: Ward, tmp_path: Path) -> None:
 def test_folder_that_is_not_founded_is_told_apart_from_a_damaged_one(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "coordinator.toml").write_text("port = 8443\n")
-    with pytest.raises(BackupError, match="holds no log yet: until it is founded, copy"):
+    with pytest.raises(CoordinatorError, match="holds no log yet: until it is founded, copy"):
         backup.write(tmp_path / "new", tmp_path / "out.tar", 0)
     assert not (tmp_path / "out.tar").exists()
 
