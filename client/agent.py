@@ -24,7 +24,7 @@ from client.exchange import Handle
 from client.follower import Sight
 from client.oversight import Oversight
 from client.standing import RESTORED
-from client.troubles import LOG, ROUNDS, Troubles
+from client.troubles import CLOCK, LOG, ROUNDS, Troubles
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
 from ledger.records import Abort, Round, Start
@@ -79,6 +79,7 @@ class Agent:
         self._enrolment = Enrolment(self._premises, tell)
         self._oversight = Oversight(self._premises, tell)
         self._troubles = Troubles(tell, clock)
+        self._premises.consortium.time.tell = partial(self._troubles.report, CLOCK)
         hooks = Hooks(
             approvals=self._enrolment.approval_of,
             report=self._report,

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from client.answers import expect, json_object, plain_headers, reason
+from client.coordinator_time import CoordinatorTime
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
@@ -30,7 +31,7 @@ from ledger.source import MAX_FILE_SIZE
 from ledger.store import PENDING
 
 REQUEST_SECONDS = 30.0
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 20.0  # a hundred agents may come at once, and the coordinator's handshakes queue
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
 
@@ -48,6 +49,7 @@ class Consortium:
 
     Attributes:
         ear: Told of every record that is handed in, once somebody listens.
+        time: What signed requests state; it knows how far the coordinator's clock is from this one's.
     """
 
     ear: Ear | None = None
@@ -92,7 +94,7 @@ class Consortium:
             trust_env=False,  # a proxy must be chosen by a person, not found
         )
         self._key = key
-        self._clock = clock
+        self.time = CoordinatorTime(clock)
         self._spare = spare
 
     def close(self) -> None:
@@ -240,15 +242,20 @@ class Consortium:
         content: bytes | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
+        learnt = False
         for key in self._keys():
-            request = self._client.build_request(
-                method, path, params=params, content=content, timeout=timeout or self._client.timeout
-            )
-            self._sign(request, content, key)
-            answer = self._send(request, path, limit)
-            if answer.status_code != httpx.codes.UNAUTHORIZED:
-                self._key = key
-                return answer
+            while True:
+                request = self._client.build_request(
+                    method, path, params=params, content=content, timeout=timeout or self._client.timeout
+                )
+                self._sign(request, content, key)
+                answer = self._send(request, path, limit)
+                if answer.status_code != httpx.codes.UNAUTHORIZED:
+                    self._key = key
+                    return answer
+                if key is None or learnt or not self.time.learn(answer.headers.get("date", "")):
+                    break
+                learnt = True  # signed once more, by the coordinator's own time
         raise UnreachableError(f"the coordinator does not take this member's requests: {reason(answer)}")
 
     def _keys(self) -> Iterator[SigningKey | None]:
@@ -282,13 +289,9 @@ class Consortium:
             return
         target = request.url.raw_path.decode("ascii")
         try:
+            created, nonce = self.time.now(), secrets.token_hex(16)
             headers = signed_request.sign(
-                key,
-                method=request.method,
-                target=target,
-                body=content,
-                created=int(self._clock()),
-                nonce=secrets.token_hex(16),
+                key, method=request.method, target=target, body=content, created=created, nonce=nonce
             )
         except MalformedError as error:
             raise UnreachableError(f"{target[:80]} cannot be asked for: {error}") from None

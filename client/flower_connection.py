@@ -19,6 +19,7 @@ What has to be known about Flower 1.41 here:
 from __future__ import annotations
 
 import logging
+import random
 import ssl
 import threading
 import time
@@ -64,6 +65,7 @@ class NodeSettings:
     busy_seconds: float = 0.05  # between requests while a message is expected
     idle_seconds: float = 1.0  # between requests when nothing happens
     max_message: int = 256 << 20  # bytes
+    jitter: Callable[[], float] = random.random  # 0 to 1; spreads tries of many agents
 
 
 class UnauthorizedError(Exception):
@@ -128,7 +130,7 @@ class Connection:
                 if self._take_over():
                     continue
                 self._report("the coordinator has not admitted this node's key")
-            self.sleep(wait)
+            self.sleep(wait * (0.5 + self._settings.jitter()))
             wait = min(2 * wait, longest)
         try:
             self._settings.id_file.write_text(str(node_id))
@@ -164,7 +166,7 @@ class Connection:
                 if self.node_id is not None:
                     self._report("")
                 return answer
-            self.sleep(wait)
+            self.sleep(wait * (0.5 + self._settings.jitter()))
             wait = min(2 * wait, longest)
 
     def beat(self) -> None:

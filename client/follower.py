@@ -8,6 +8,7 @@ the mirror, another the hand-over: a round waits for the cosignature that the lo
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -55,6 +56,7 @@ class Follower:
         key: SigningKey,
         clock: Callable[[], float],
         may_cosign: Callable[[], bool] = lambda: True,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         """Take over an open mirror.
 
@@ -64,12 +66,14 @@ class Follower:
             key: The witness key.
             clock: Unix seconds.
             may_cosign: False while a person has to look first.
+            jitter: 0 to 1; spreads tries, so that a hundred agents do not come back in step.
         """
         self._mirror = mirror
         self._consortium = consortium
         self._key = key
         self._clock = clock
         self._may_cosign = may_cosign
+        self._jitter = jitter
         self._lock = threading.RLock()
         self._posting = threading.Lock()
         self._closed = False
@@ -231,7 +235,7 @@ class Follower:
                     trouble = str(error)
                     _log.warning("%s", trouble)
                     report(trouble)
-            stopping.wait(wait)
+            stopping.wait(wait * (0.5 + self._jitter()))
             wait = min(2 * wait, longest)
 
     def _step(self) -> list[Entry]:

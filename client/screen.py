@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from client.troubles import ROUNDS
+from client.troubles import CLOCK, ROUNDS
 
 MAX_VALUE = 200  # characters of one field
 
@@ -22,6 +22,8 @@ def words(event: dict[str, Any], folder: str) -> str:
     if name == "round":
         kind = f"{event['kind']} ({event['code']})" if event["code"] else event["kind"]
         return f"round {event['round']} of job {event['job'][:12]}: {kind}, {event['seconds']:.2f} s"
+    if event.get("part") == CLOCK:
+        return _clean(event.get("trouble", "this machine's clock and the coordinator's agree"))
     if name == "connected":
         after = f" again, after {event['after']} s" if "after" in event else ""
         return f"connected to the coordinator for {what}{after}"
