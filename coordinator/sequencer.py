@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 
+from coordinator.cosigning import Queue
 from coordinator.errors import ObjectedError, ServiceError, StoppedError
 from coordinator.histories import Histories
 from coordinator.standing import Standing, Submitted
@@ -52,6 +53,7 @@ class Sequencer:
         self._clock = clock
         self._changed = threading.Condition()  # its lock is the turn at the log
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._cosignatures = Queue()
         self._opened = int(clock())
         self._stopped = False
         self._failure = ""
@@ -138,14 +140,14 @@ class Sequencer:
             VerificationError: the line is wrong; strangers' lines are ignored.
             LookupError: the log has signed no checkpoint of this size.
         """
+        turn = self._cosignatures.add(size, line)
         with self._changed:
-            self._require_sound()
-            if self._log.store.signed(size) is None:
-                raise LookupError(f"this log has signed no checkpoint of size {size}")
-            with self._failing():
-                final = self._log.cosign(size, [line])
-            self._refresh()
-            return final
+            if not turn.done:  # nobody has taken it in meanwhile, with theirs
+                self._require_sound()
+                with self._failing():
+                    self._cosignatures.take_in(self._log)
+                self._refresh()
+        return turn.outcome()
 
     def report(self, question: str, note: bytes, entries: Sequence[bytes]) -> int:
         """Take in what a witness saw last, and the entries that this log may have lost.
