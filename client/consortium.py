@@ -31,7 +31,9 @@ from ledger.store import PENDING
 
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
-KEPT_SECONDS = 50.0  # an idle connection: beyond a long poll, and less than the 60 s after which the port hangs up
+KEPT_SECONDS = (
+    50.0  # an idle connection: beyond a long poll, and less than the 60 s after which the port hangs up
+)
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
 
