@@ -32,7 +32,10 @@ from ledger.witness import ClockError
 
 POLL_SECONDS = 25.0
 BACKOFF = (0.05, 5.0)  # seconds, first and longest, after a failure
-REPORT_SECONDS = 0.2  # between reports to a log that may not write yet
+REPORT_SECONDS = (
+    0.2,
+    3.0,
+)  # between reports to a log that may not write yet, first and longest: others report too
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +78,7 @@ class Follower:
         self._lock = threading.RLock()
         self._posting = threading.Lock()
         self._closed = False
+        self._reported = ("", REPORT_SECONDS[0])  # nonce of the last report, and the wait after the next one
         self._posted = 0  # size of the largest checkpoint whose cosignature was handed over
 
     def close(self) -> None:
@@ -263,7 +267,10 @@ class Follower:
         with suppress(PostRefusedError):  # its nonce is of an earlier start: the next poll brings the new one
             if self._consortium.post_report(pending.report, note, lost):
                 return
-        threading.Event().wait(REPORT_SECONDS)
+        nonce, wait = self._reported
+        wait = wait if nonce == pending.report else REPORT_SECONDS[0]
+        self._reported = (pending.report, min(2 * wait, REPORT_SECONDS[1]))
+        threading.Event().wait(wait)
 
 
 def _overlaid(read: Read, files: Mapping[str, bytes | None]) -> Read:
