@@ -19,7 +19,6 @@ from coordinator import remote_rounds, status
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
-from coordinator.dispatches import Dispatches, Noted
 from coordinator.errors import CoordinatorError, StoppedError, TransportError
 from coordinator.evaluations import Evaluations
 from coordinator.exchange import Rounds
@@ -58,7 +57,6 @@ class BackOffice:
         self.blobs = blobs
         self.voice = Voice(key, clock)
         self.acknowledgements = Acknowledgements(config.directory / "acknowledged", blobs, self.voice)
-        self.dispatches = Dispatches()
         self.failure = ""  # why it ended by itself
         self.trouble = ""  # why no job goes on at the moment
         self.gateway: GatewaySettings | None = None
@@ -179,4 +177,4 @@ class BackOffice:
     def _rounds(self, job: str) -> Rounds:
         if self._runner is None:
             raise StoppedError("the runner is not there yet")
-        return Noted(self._runner.rounds(job), self.dispatches)
+        return self._runner.rounds(job)

@@ -5,8 +5,6 @@ service mounts these routes on its public port, and the SuperLink itself stays o
 is a fixed list of names: the path of the request upstream is taken from the list, never from the caller, so that no
 spelling of a path reaches anything else. Large bodies are streamed, and there is a size limit.
 
-A node that looks for a message where none can be is kept waiting a while (`coordinator.dispatches`).
-
 Who calls is for the SuperLink to decide: its own headers, a timestamp signed by the node's key, pass unchanged.
 """
 
@@ -25,9 +23,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from coordinator.changes import Changes
-from coordinator.dispatches import Dispatches
-
 PREFIX = "/v1/fleet/"
 # All that a node needs. Not `register-node` and `unregister-node`: only the coordinator decides who takes part.
 FORWARDED = (
@@ -45,12 +40,9 @@ FORWARDED = (
 KEEPALIVE_SECONDS = (
     4.0  # less than the 5 s after which the SuperLink's uvicorn hangs up: who reuses last loses
 )
-PULL = PREFIX + "pull-messages"
-HOLD_SECONDS = 4.0  # a look for a message at most: an agent that is to stop waits for its node 5 s
 SMALL_BODY = 64 << 10  # bytes; what is no longer is passed on in one piece, which is quicker than a stream
 _REQUEST_HEADERS = ("accept", "content-type")
 _RESPONSE_HEADERS = ("content-length", "content-type")
-_NODE = "flwr-public-key"  # header
 _FLOWER = "flwr-"  # prefix of the headers that carry a node's key, timestamp, signature and version
 _log = logging.getLogger(__name__)
 
@@ -69,25 +61,14 @@ class GatewaySettings:
 class Gateway:
     """Forwards Fleet requests. Mount `routes`; call `close` when the service shuts down."""
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        transport: httpx.AsyncBaseTransport | None = None,
-        dispatches: Dispatches | None = None,
-    ) -> None:
+    def __init__(self, settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Open no connection yet.
 
         Args:
             settings: See there.
             transport: Replaces the network, for tests.
-            dispatches: When nodes may find a message; None where nobody knows, and all are asked for at once.
         """
         self._settings = settings
-        self._dispatches = dispatches
-        self._changes: Changes | None = None
-        self._served: dict[
-            str, int
-        ] = {}  # by node's key: exchanges sent when it took a message; known nodes only
         limits = httpx.Limits(
             max_connections=settings.max_connections,
             max_keepalive_connections=settings.max_connections,
@@ -117,7 +98,6 @@ class Gateway:
         if int(length) > self._settings.max_body:
             return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
         small = int(length) <= SMALL_BODY
-        sent = await self._hold(request) if path == PULL else 0
         try:
             outgoing = self._client.build_request(
                 "POST",
@@ -128,10 +108,7 @@ class Gateway:
             answer = await self._client.send(outgoing, stream=True)
             headers = _chosen(answer.headers, _RESPONSE_HEADERS)
             if int(answer.headers.get("content-length", SMALL_BODY + 1)) <= SMALL_BODY:
-                body = await answer.aread()
-                if path == PULL and body and answer.status_code == httpx.codes.OK:
-                    self._served[request.headers.get(_NODE, "")] = sent
-                return Response(body, answer.status_code, headers)
+                return Response(await answer.aread(), answer.status_code, headers)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         except httpx.TransportError as error:
@@ -140,18 +117,6 @@ class Gateway:
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(answer.aclose)
         )
-
-    async def _hold(self, request: Request) -> int:
-        """Wait until there may be a message for this node; return how many exchanges were sent by then."""
-        dispatches = self._dispatches
-        if dispatches is None:
-            return 0
-        if self._changes is None:
-            self._changes = Changes(dispatches)
-        served = self._served.get(request.headers.get(_NODE, ""), 0)
-        if dispatches.open <= 1:
-            await self._changes.wait_for(lambda: dispatches.ended or dispatches.sent != served, HOLD_SECONDS)
-        return dispatches.sent
 
 
 def _chosen(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:

@@ -203,7 +203,7 @@ class _Door:
         if settings is None:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
         if settings.address not in self._gateways:
-            self._gateways[settings.address] = Gateway(settings, dispatches=self._office.dispatches)
+            self._gateways[settings.address] = Gateway(settings)
         gateway = self._gateways[settings.address]
         route = next(route for route in gateway.routes if route.path == call.request.url.path)
         answer: Response = await route.endpoint(call.request)
@@ -248,7 +248,6 @@ class _Server(uvicorn.Server):
         """Stop serving; any thread may say so."""
         self.should_exit = True
         self._office.sequencer.stop()
-        self._office.dispatches.end()
 
     @staticmethod
     def _ignore(sig: int, frame: FrameType | None) -> None:
