@@ -32,6 +32,9 @@ from ledger.store import PENDING
 
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 20.0  # a hundred agents may come at once, and the coordinator's handshakes queue
+KEPT_SECONDS = (
+    50.0  # an idle connection: beyond a long poll, and less than the 60 s after which the port hangs up
+)
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
 
@@ -89,6 +92,7 @@ class Consortium:
             base_url=f"https://{address}",
             verify=context,
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),  # a handshake costs more than ten requests
             transport=transport,
             proxy=proxy or None,
             trust_env=False,  # a proxy must be chosen by a person, not found

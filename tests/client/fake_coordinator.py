@@ -142,6 +142,8 @@ class FakeCoordinator:
             path = request.url.path
             if path.startswith("/log/"):
                 return self._file(path.removeprefix("/log/"))
+            if path == "/api/news":
+                return httpx.Response(404)  # its log is read file by file
             if path == "/api/records":
                 return self._record(request.content)
             if path == "/api/wanted":

@@ -78,6 +78,7 @@ EXPECTED = {
     "metrics": Case("GET", "/metrics", 200, ()),
     "pending": Case("GET", "/log/checkpoint.pending", 200, MEMBERS),
     "final": Case("GET", "/log/checkpoint?above=0&wait=1", 200, MEMBERS),
+    "news": Case("GET", "/api/news?above=0&wait=1", 200, MEMBERS),
     "kept": Case("GET", "/log/checkpoints/SIZE", 200, MEMBERS),
     "tile": Case("GET", "/log/tile/entries/000.p/SIZE", 200, MEMBERS),
     "records": Case("POST", "/api/records", 200, EVERYBODY, body=b"RECORD"),

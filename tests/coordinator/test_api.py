@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from coordinator.endpoints import MAX_COSIGNATURE
@@ -390,7 +391,13 @@ def test_acknowledgement_is_given_as_soon_as_the_reply_is_here(ward: Ward, clien
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("x", 404), ("A" * 64, 404), ("0" * 63, 404), ("0" * 64 + "?wait=-1", 400), ("0" * 64 + "?wait=1e9", 400)],
+    [
+        ("x", 404),
+        ("A" * 64, 404),
+        ("0" * 63, 404),
+        ("0" * 64 + "?wait=-1", 400),
+        ("0" * 64 + "?wait=1e9", 400),
+    ],
 )
 def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str, status: int) -> None:
     assert quiet.get(f"/api/acknowledgements/{path}").status_code == status
