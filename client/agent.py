@@ -271,9 +271,11 @@ class Agent:
         # Charged: only now does the log's lead vanish, so a crash before this line leads here again.
         standing.ask_person(RESTORED)
         _log.error(
-            "the privacy account is older than the log: it came from a backup. %d jobs were charged whole and this "
-            "hospital withdraws from them; take a new witness key, then run `wardround hospital resume`",
-            len(jobs),
+            "the privacy account is older than the log: this folder came from a backup, or a copy of it runs "
+            "elsewhere: then let one of them run alone. %d jobs were charged whole and this hospital withdraws from "
+            "them. Take a new witness key (`wardround member rotate %s --witness`), then stop the agent, run "
+            "`wardround hospital resume`, and start it again",
+            *(len(jobs), hospital.folder),
         )
         self._tell({"event": "person", "reason": "restored"})
         self._work.set()

@@ -146,7 +146,7 @@ API = (
         body=Body(media_type=JSON, max_bytes=MAX_REPORT, schema=json_object(
             nonce=STRING, note=STRING, entries={"type": "array", "items": STRING}
         )),
-        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT),
+        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT), frequent=True,
         summary="Tell a restarted log what a witness signed last, with the entries that it lost.",
     ),
     Endpoint(

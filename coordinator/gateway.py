@@ -69,6 +69,7 @@ class Gateway:
             transport: Replaces the network, for tests.
         """
         self._settings = settings
+        self._answers = True  # whether the SuperLink answered last time
         limits = httpx.Limits(
             max_connections=settings.max_connections,
             max_keepalive_connections=settings.max_connections,
@@ -106,13 +107,16 @@ class Gateway:
                 content=await request.body() if small else request.stream(),
             )
             answer = await self._client.send(outgoing, stream=True)
+            self._answers = True
             headers = _chosen(answer.headers, _RESPONSE_HEADERS)
             if int(answer.headers.get("content-length", SMALL_BODY + 1)) <= SMALL_BODY:
                 return Response(await answer.aread(), answer.status_code, headers)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         except httpx.TransportError as error:
-            _log.warning("the SuperLink does not answer (%s)", type(error).__name__)
+            if self._answers:  # once, however many ask meanwhile
+                _log.warning("the SuperLink does not answer (%s)", type(error).__name__)
+            self._answers = False
             return PlainTextResponse("Flower's SuperLink does not answer; try again", status_code=503)
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(answer.aclose)

@@ -211,9 +211,14 @@ class SuperLink:
 
     def _start(self) -> None:
         directory = self._settings.directory
-        directory.mkdir(parents=True, exist_ok=True)
-        write_private(directory / SHARED_FILE, secrets.token_bytes(32))
-        self._port = _free_port()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_private(directory / SHARED_FILE, secrets.token_bytes(32))
+            self._port = _free_port()
+        except OSError as error:
+            raise TransportError(
+                f"the SuperLink cannot be started in {directory}: {error.strerror}; see to the disk"
+            ) from None
         tls = self._settings.tls
         arguments = [
             *("--host", LOOPBACK, "--port", str(self._port), "--isolation", "process"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -175,6 +177,30 @@ def test_restarted_log_asks_its_witnesses_and_opens_after_a_quorum(ward: Ward, t
             assert answer.json() == {"writable": place == 3, "more": 3 - place}
         assert client.post("/api/records", content=incident("a")).status_code == 200
         assert REPORT not in client.get("/log/checkpoint.pending").headers
+
+
+def test_journal_says_what_a_restored_log_got_back(
+    ward: Ward, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ward.sequencer as before:
+        shutil.copytree(tmp_path / "log", tmp_path / "backup")
+        size = before.submit(incident("a")).index
+        note = before.pending()
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "backup").rename(tmp_path / "log")
+    ward.sequencer = reopened(tmp_path)
+    with caplog.at_level("INFO", "coordinator"), client_of(ward) as client:
+        question = client.get("/log/checkpoint.pending").headers[REPORT]
+        for name, tail in (("alpha", []), ("bravo", [incident("a")]), ("charlie", []), ("delta", [])):
+            entries = [base64.b64encode(entry).decode() for entry in tail]
+            body = {"nonce": question, "note": report(note, name).decode(), "entries": entries}
+            assert client.post("/api/reports", json=body).status_code == 200
+    told = [r.getMessage() for r in caplog.records if r.name == "coordinator.api"]
+    assert told == [
+        f"the log is read-only: a witness saw {size + 1} entries: the missing ones are fetched from it",
+        f"1 entries that this log had lost came back from a witness: it holds {size + 1}",
+        "a quorum of the witnesses has reported: the log may be written",
+    ]
 
 
 @pytest.mark.parametrize(

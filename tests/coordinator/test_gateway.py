@@ -29,16 +29,18 @@ def ask(
     *,
     method: str = "POST",
     max_body: int = 1 << 20,
+    times: int = 1,
     **request: object,
 ) -> httpx.Response:
-    """Send one request through a gateway in front of `upstream`."""
+    """Send requests through a gateway in front of `upstream`; return the last answer."""
 
     async def run() -> httpx.Response:
         settings = GatewaySettings(address="127.0.0.1:1", authority=authority, max_body=max_body)
         gateway = Gateway(settings, httpx.MockTransport(upstream))
         transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
         async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
-            response = await client.request(method, path, **request)  # type: ignore[arg-type]
+            for _ in range(times):
+                response = await client.request(method, path, **request)  # type: ignore[arg-type]
         await gateway.close()
         return response
 
@@ -155,3 +157,17 @@ def test_a_refusal_keeps_its_status_and_text(authority: Path, status: int) -> No
         authority, lambda _: httpx.Response(status, text="why"), "/v1/fleet/activate-node", content=b"x"
     )
     assert (answer.status_code, answer.text) == (status, "why")
+
+
+def test_a_superlink_that_is_away_is_told_once_however_many_ask(
+    authority: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = iter([True, True, False, True, True])
+
+    def now_and_then(request: httpx.Request) -> httpx.Response:
+        if next(left):
+            raise httpx.ConnectError("away")
+        return echo(request)
+
+    ask(authority, now_and_then, "/v1/fleet/pull-messages", content=b"x", times=5)
+    assert caplog.text.count("the SuperLink does not answer (ConnectError)") == 2
