@@ -43,7 +43,7 @@ RUN_SECONDS = 900
 STOP_SECONDS = 10
 POLL_SECONDS = 0.2
 
-app = typer.Typer(pretty_exceptions_enable=False, help="Watch four hospitals train one model, and check it.")
+app = typer.Typer(pretty_exceptions_enable=False)  # the help is that of `demo`
 
 
 @app.callback(invoke_without_command=True)

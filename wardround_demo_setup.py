@@ -20,8 +20,9 @@ from client.demo_data import DemoSettings
 from client.flower_connection import new_node_key
 from coordinator.blobs import BlobStore
 from coordinator.errors import CoordinatorError
-from coordinator.tls import ensure_tls, write_private
+from coordinator.tls import ensure_tls
 from ledger import envelope
+from ledger.durable import write_private
 from ledger.log import Log
 from ledger.policy import quorum_size
 from ledger.record import Record

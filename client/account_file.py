@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from client.errors import BudgetError
+from ledger.durable import sync_folder
 
 APPLICATION_ID = 0x57415244
 VERSION = 1
@@ -103,7 +104,7 @@ class AccountFile:
             ) from error
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._path.chmod(0o600)  # SQLite gives its side files the same mode
-        _sync_directory(self._path.parent)
+        sync_folder(self._path.parent)
 
     def _prepare(self, connection: sqlite3.Connection, *, read_only: bool) -> None:
         execute = connection.execute
@@ -121,7 +122,7 @@ class AccountFile:
                     write(statement)
                 write(f"PRAGMA application_id={APPLICATION_ID}")
                 write(f"PRAGMA user_version={VERSION}")
-            _sync_directory(self._path.parent)
+            sync_folder(self._path.parent)
         elif application != APPLICATION_ID:
             raise BudgetError(f"{self._path} is not a privacy account: name another file")
         elif version != VERSION:
@@ -192,12 +193,3 @@ class AccountFile:
 
 def _reason(error: Exception) -> str:
     return error.strerror or "unknown" if isinstance(error, OSError) else str(error)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a new file's name survive a power failure."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,7 +27,8 @@ from ledger.source import open_source
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Run a hospital's agent, and see what it knows. Everything is read from the hospital's own folder.",
+    help="Run a hospital's agent, and see what it knows. Everything is read from the hospital's own folder. "
+    "Example: wardround hospital check hospitals/northgate",
 )
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]

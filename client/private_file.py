@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from client.errors import LocalStateError
+from ledger import durable
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -14,25 +15,9 @@ def write_private(path: Path, data: bytes) -> None:
     Raises:
         LocalStateError: the disk refuses; the file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)  # a file that a crash left keeps its old mode otherwise
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write_private(path, data)
     except OSError as error:
         raise LocalStateError(f"cannot write {path}: {error.strerror}; see to the disk") from None
 
@@ -60,10 +45,6 @@ def remove_private(path: Path) -> None:
     """Remove a file, if it is there; it is gone from the disk when this returns. Raises LocalStateError."""
     try:
         path.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.sync_folder(path.parent)
     except OSError as error:
         raise LocalStateError(f"cannot remove {path}: {error.strerror}; see to the disk") from None

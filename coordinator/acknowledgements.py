@@ -26,6 +26,7 @@ from coordinator.errors import IntegrityError, StorageError
 from coordinator.metrics import BINS
 from coordinator.voice import Voice
 from ledger import envelope
+from ledger.durable import sync_folder
 from ledger.envelope import Entry
 from ledger.errors import MalformedError
 from ledger.records import Receipt
@@ -150,7 +151,7 @@ class Acknowledgements:
             finally:
                 os.close(number)
             for folder in (self._folder, self._folder.parent) if new else ():
-                _sync(folder)
+                sync_folder(folder)
         except OSError as error:
             self._jobs.pop(job, None)  # what is on the disk is unknown: read it again
             raise StorageError(f"cannot write {path}: {error.strerror}; see to the disk") from None
@@ -205,11 +206,3 @@ def _line(answer: Answer, statement: bytes) -> bytes:
         **arrays,
     }
     return json.dumps(line).encode() + b"\n"
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

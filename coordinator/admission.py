@@ -1,4 +1,4 @@
-"""Which replies of a round are averaged, who is left out with which code, and whether the round goes on.
+"""Which replies of a round are averaged, and why another is left out.
 
 Every decision here is a pure function of what arrived and of what `start` fixed; none depends on another
 hospital's update. Signatures, and what a receipt claims about budget, are judged by the ledger's rules
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator.errors import CoordinatorError
 from coordinator.metrics import BINS
 from coordinator.updates import Floats, Plan, Readable, VerifiedReader
 
@@ -101,15 +100,6 @@ class Expected:
         return (METRICS_NAME,) * due + (UPDATE_NAME,) * self.trains
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """How a round closes."""
-
-    accepted: tuple[str, ...]  # hospitals, sorted: the order of aggregation
-    left_out: tuple[tuple[str, str], ...]  # (hospital, code of the record), sorted
-    aborted: bool  # fewer updates than the job's minimum
-
-
 def judge(
     reply: Reply, expected: Expected, answered: Collection[str], open_update: Callable[[], Readable]
 ) -> Reason | None:
@@ -185,34 +175,6 @@ def _blocks(reader: VerifiedReader, plan: Plan) -> Iterator[tuple[Floats, bool]]
             limit = plan.integer_limit
             in_range = bool((numbers <= limit).all() and (numbers >= -limit).all())
         yield plan.decode(numbers), in_range
-
-
-def close_round(
-    participants: Collection[str], verdicts: Mapping[str, Reason | None], minimum: int
-) -> Decision:
-    """Decide how a round closes.
-
-    Args:
-        participants: All hospitals of `start`.
-        verdicts: For each participant that was heard of, why it is left out, or None; one that was not is late.
-        minimum: The job's minimum of participants, or the strategy's `minimum_updates` where that is larger.
-
-    Raises:
-        CoordinatorError: a verdict on a hospital that does not take part, or on a second reply.
-    """
-    if strangers := sorted(set(verdicts) - set(participants)):
-        raise CoordinatorError(f"{strangers[0][:80]!r} takes no part in this job: give no verdict on it")
-    if {Reason.STRANGER, Reason.DUPLICATE} & {reason for reason in verdicts.values() if reason}:
-        raise CoordinatorError(
-            "a verdict on a first reply is neither stranger nor duplicate: keep the first one"
-        )
-    final = {hospital: verdicts.get(hospital, Reason.LATE) for hospital in sorted(participants)}
-    accepted = tuple(hospital for hospital, reason in final.items() if reason is None)
-    return Decision(
-        accepted=accepted,
-        left_out=tuple((hospital, reason.code) for hospital, reason in final.items() if reason is not None),
-        aborted=len(accepted) < max(minimum, 1),
-    )
 
 
 def _is_honest(counts: NDArray[Any] | None, plan: Plan, noise_multiplier: float) -> bool:

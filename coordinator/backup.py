@@ -29,6 +29,7 @@ from coordinator import config
 from coordinator.errors import BackupError
 from ledger import audit
 from ledger.checkpoint import Checkpoint
+from ledger.durable import sync_folder
 from ledger.errors import LedgerError
 from ledger.merkle import leaf_hash, root_hash
 from ledger.note import Note
@@ -86,7 +87,7 @@ def write(directory: Path, out: Path, now: int) -> Backup:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(out)  # complete, and on the disk: from here on it is a backup
-            _sync(out.parent)
+            sync_folder(out.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -111,9 +112,9 @@ def restore(archive: Path, directory: Path) -> Backup:
             found = _extract(archive, temporary)
             _rebuild_log(temporary)
             for folder in sorted({p.parent for p in temporary.rglob("*")}, reverse=True):
-                _sync(folder)
+                sync_folder(folder)
             temporary.replace(directory)  # over an empty folder, or none
-            _sync(directory.parent)
+            sync_folder(directory.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, tarfile.TarError, EOFError) as error:
@@ -143,11 +144,10 @@ def _write_log(
 ) -> tuple[str, int, str]:
     """Write the log up to its newest checkpoint; return its origin, size and root."""
     folder = directory / "log"
+    if not (folder / PENDING).is_file():
+        raise BackupError(f"{folder} holds no log yet: until it is founded, copy {directory} itself")
     read = open_source(str(folder))
-    try:
-        pending = read(PENDING)
-    except FileNotFoundError:
-        raise BackupError(f"{folder} holds no log: there is nothing to back up") from None
+    pending = read(PENDING)
     head = Checkpoint.from_text(Note.from_bytes(pending).text)
     entries = list(audit.entries(read, head.size))
     if root_hash(map(leaf_hash, entries)) != head.root:
@@ -285,11 +285,3 @@ def _summary(manifest: dict[str, Any]) -> Backup:
         files=len(files),
         bytes=sum(f["size"] for f in files.values()),
     )
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

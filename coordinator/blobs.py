@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coordinator.errors import IntegrityError, StorageError
+from ledger.durable import sync_folder
 
 MAX_BLOB_SIZE = 4 * 2**30  # bytes; a model of a thousand million float32 parameters
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -180,8 +181,8 @@ class BlobStore:
             target.parent.mkdir(exist_ok=True)
             path.replace(target)  # from here on readers see the blob; its bytes are already durable
             try:
-                _sync_directory(target.parent)
-                _sync_directory(self._root)
+                sync_folder(target.parent)
+                sync_folder(self._root)
             except OSError:
                 if not known:  # its name may not survive a crash: better absent than uncertain
                     target.unlink(missing_ok=True)
@@ -191,7 +192,7 @@ class BlobStore:
         if not path.exists():
             return False
         path.unlink()
-        _sync_directory(path.parent)
+        sync_folder(path.parent)
         return True
 
     @contextmanager
@@ -246,11 +247,3 @@ def _require_digest(digest: str) -> None:
 
 def _damaged(digest: str) -> IntegrityError:
     return IntegrityError(f"blob {digest[:12]} is damaged on disk: fetch it again from whoever sent it")
-
-
-def _sync_directory(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -1,11 +1,15 @@
 """The coordinator's folder and its settings, read once from `coordinator.toml`.
 
     coordinator.toml      what this module reads
+    roll.json             who was invited and has joined (`coordinator.roll`)
     keys/                 log.key signs checkpoints, coordinator.key our records; metrics.token; all 0600
     tls/                  certificate authority and certificate of the public port (`coordinator.tls`)
     log/                  the log (`ledger.store`)
     blobs/                parameters, updates, histograms, server states, dictionaries (`coordinator.blobs`)
     nodes/<hospital>.pub  public key of each hospital's Flower node, PEM
+    proposals/            what waits for signatures (`coordinator.proposals`)
+    acknowledged/         replies of rounds that are not closed (`coordinator.acknowledgements`)
+    previous.view         the dead log's view, where this log follows one (`coordinator.succession`)
     flower/               the SuperLink's own files
     requests.seen         what a restart must remember of members' signed requests (`coordinator.seen`)
     uploads/<member>/     marks of what researchers deposited and no job has named (`coordinator.uploads`)

@@ -1,137 +1,45 @@
 """The one table of what the public port answers: every method and path, who may, what goes in, what comes out.
 
-The routes (`coordinator.routing`), the OpenAPI document and its page (`coordinator.openapi`) and the tests of access
-are made from it, so none can disagree. A new endpoint is one entry here and one handler of the same name.
+The routes (`coordinator.routing`), the OpenAPI document and its page (`coordinator.openapi`), the operator's guide
+and the tests of access are made from it, so none can disagree. A new endpoint is one entry here and one handler of
+the same name. What an entry is made of is `coordinator.endpoint`.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Any
-
+from coordinator.endpoint import (
+    ANY_OBJECT,
+    ANYBODY,
+    BYTES,
+    COUNT,
+    DIGITS,
+    HEX,
+    INVITED,
+    JSON,
+    MEMBER,
+    NODE,
+    NUMBER,
+    PROTOBUF,
+    RAW,
+    RECORD,
+    STRING,
+    TEXT,
+    TOKEN,
+    TRUTH,
+    Body,
+    Endpoint,
+    Parameter,
+    Who,
+    json_object,
+)
 from coordinator.gateway import FORWARDED, PREFIX
 from ledger.joining import MAX_DEPOSIT
 from ledger.records import MAX_RECORD_SIZE
 from ledger.store import CHECKPOINT, CHECKPOINTS, PENDING
 
-Schema = dict[str, Any]
-
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-BYTES = "application/octet-stream"
-PROTOBUF = "application/x-protobuf"
 MAX_COSIGNATURE = 16 << 10  # bytes of a body; an ML-DSA-44 line has 3.3 KB
 MAX_REPORT = 16 << 20  # the tail that a log may have lost
 MAX_WANTED = 64 << 20  # an update of eight million parameters
-BODY_SECONDS = 30.0  # how long a body may take to arrive
-UPLOAD_SECONDS = 600.0  # the same of a model
-_NUMBER = r"(?:0|[1-9][0-9]{0,18})"
-_DIGEST = r"[0-9a-f]{64}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Who:
-    """Who may use an endpoint."""
-
-    kind: str  # a key of WHO
-    roles: tuple[str, ...] = ()  # of members; every role where none is named
-
-
-WHO = {  # kind -> what the page says of it
-    "anybody": "anybody",
-    "member": "present members, by a signed request (RFC 9421, Ed25519)",
-    "invitation": "holders of an invitation's one-time code",
-    "record": "whoever signed what the body holds",
-    "invited": "holders of an invitation, by its code in the header wardround-invitation",
-    "token": "holders of the token in keys/metrics.token",
-    "node": "registered Flower nodes, by their own key: the SuperLink decides",
-}
-ANYBODY = Who(kind="anybody")
-MEMBER = Who(kind="member")
-INVITATION = Who(kind="invitation")  # its handler compares the code
-RECORD = Who(kind="record")
-INVITED = Who(kind="invited")
-TOKEN = Who(kind="token")
-NODE = Who(kind="node")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """A value in the path or the query; another spelling is refused before the handler is called."""
-
-    name: str
-    pattern: str  # of the whole value
-    summary: str
-    query: bool = False
-    required: bool = True
-    slashes: bool = False  # the rest of a path
-
-    def fits(self, value: str) -> bool:
-        """Whether a value is spelled as it must be."""
-        return re.fullmatch(self.pattern, value, re.ASCII) is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What a request carries."""
-
-    media_type: str
-    max_bytes: int  # 0: the handler sets its own limit
-    schema: Schema
-    streamed: bool = False  # the handler reads it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """One method on one path."""
-
-    name: str  # of its handler; the operation's id
-    method: str
-    path: str
-    who: Who
-    summary: str
-    media_type: str  # of the answer with status 200
-    schema: Schema
-    parameters: tuple[Parameter, ...] = ()
-    body: Body | None = None
-    errors: tuple[int, ...] = ()  # besides those that follow from the rest
-    frequent: bool = False  # a change that comes with every checkpoint: only its refusals are in the journal
-
-    @property
-    def statuses(self) -> tuple[int, ...]:
-        """Every status that it may answer with, besides 200."""
-        found = {*self.errors}
-        found |= {401, 403, 429, 503} if self.who.kind == "member" else set()
-        found |= {401} if self.who.kind == "token" else set()
-        found |= {403, 409, 429, 503} if self.who.kind == "invited" else set()
-        found |= {408, 413} if self.body is not None else set()
-        found |= {400} if self.body is not None or self.who.kind != "node" else set()
-        found |= {404} if any(not p.query for p in self.parameters) else set()
-        return tuple(sorted(found))
-
-
-def json_object(**members: Schema) -> Schema:
-    """Return the schema of an object with exactly these members."""
-    return {
-        "type": "object",
-        "properties": members,
-        "required": sorted(members),
-        "additionalProperties": False,
-    }
-
-
-STRING: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-TRUTH: Schema = {"type": "boolean"}
-HEX: Schema = {"type": "string", "pattern": f"^{_DIGEST}$"}
-RAW: Schema = {"type": "string", "format": "binary"}
-ANY_OBJECT: Schema = {"type": "object"}
-ERROR: Schema = {
-    "type": "object",
-    "properties": {"error": STRING, "rule": STRING},
-    "required": ["error"],
-}
 ENTRY = json_object(
     payload=STRING,
     payloadType=STRING,
@@ -140,17 +48,15 @@ ENTRY = json_object(
 POLL = (
     Parameter(
         name="above",
-        pattern=_NUMBER,
+        pattern=NUMBER,
         query=True,
         required=False,
         summary="answer once it covers more entries",
     ),
-    Parameter(
-        name="wait", pattern=_NUMBER, query=True, required=False, summary="seconds to wait, at most 30"
-    ),
+    Parameter(name="wait", pattern=NUMBER, query=True, required=False, summary="seconds to wait, at most 30"),
 )
-DIGEST = Parameter(name="digest", pattern=_DIGEST, summary="SHA-256 of the content, or of the record")
-JOB = Parameter(name="job", pattern=_DIGEST, summary="the job's digest")
+DIGEST = Parameter(name="digest", pattern=DIGITS, summary="SHA-256 of the content, or of the record")
+JOB = Parameter(name="job", pattern=DIGITS, summary="the job's digest")
 
 OPEN = (
     Endpoint(
@@ -188,7 +94,7 @@ LOG = (
     ),
     Endpoint(
         name="kept", method="GET", path=f"/log/{CHECKPOINTS}/{{size}}", who=MEMBER, media_type=TEXT, schema=STRING,
-        parameters=(Parameter(name="size", pattern=_NUMBER, summary="entries"),),
+        parameters=(Parameter(name="size", pattern=NUMBER, summary="entries"),),
         summary="The final checkpoint of one size, kept for ever.",
     ),
     Endpoint(

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from coordinator.errors import ConfigError
 from coordinator.routing import Call, Handler
 from coordinator.sequencer import Sequencer
-from coordinator.tls import write_private
+from ledger.durable import write_private
 
 TOKEN = "metrics.token"  # noqa: S105 - a file's name, below keys/
 

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from coordinator.changes import LONGEST_WAIT, Changes
-from coordinator.endpoints import BYTES, TEXT
+from coordinator.endpoint import BYTES, TEXT
 from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
 from ledger.errors import MalformedError

@@ -12,8 +12,8 @@ from pathlib import Path
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import JoiningError, StorageError
 from coordinator.roll import RollFile
-from coordinator.tls import write_private
 from ledger import joining
+from ledger.durable import write_private
 from ledger.state import State
 
 

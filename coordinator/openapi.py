@@ -10,7 +10,8 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from coordinator.endpoints import ENDPOINTS, ERROR, JSON, WHO, Endpoint, Parameter
+from coordinator.endpoint import ERROR, JSON, WHO, Endpoint, Parameter
+from coordinator.endpoints import ENDPOINTS
 from coordinator.routing import Call, Handler
 
 Json = dict[str, Any]

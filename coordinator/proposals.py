@@ -23,8 +23,8 @@ from coordinator import assent
 from coordinator.assent import Assent
 from coordinator.errors import ConfigError, ProposalError, StorageError
 from coordinator.sequencer import Sequencer
-from coordinator.tls import write_private
 from ledger import canonical, envelope, records
+from ledger.durable import write_private
 from ledger.encoding import decode_base64, encode_base64
 from ledger.envelope import Entry
 from ledger.errors import LedgerError, MalformedError, ReadOnlyError, RuleError

@@ -15,8 +15,8 @@ from pathlib import Path
 from immutables import Map
 
 from coordinator.errors import ConfigError, StorageError
-from coordinator.tls import write_private
 from ledger import canonical, joining
+from ledger.durable import write_private
 from ledger.encoding import decode_base64
 from ledger.errors import MalformedError
 from ledger.joining import Deposit
@@ -152,10 +152,5 @@ class RollFile:
     def _write(self, roll: Roll) -> None:
         try:
             write_private(self._path, canonical.dumps(canonical.plain(roll)))
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}; see to the disk") from None

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from coordinator.callers import Callers, RefusedError, check_body
-from coordinator.endpoints import BODY_SECONDS, UPLOAD_SECONDS, Endpoint
+from coordinator.endpoint import BODY_SECONDS, UPLOAD_SECONDS, Endpoint
 from coordinator.errors import CoordinatorError
 from ledger.errors import LedgerError, MalformedError, ReadOnlyError, RuleError, StorageError
 from ledger.values import Member

@@ -18,8 +18,9 @@ from coordinator import founding
 from coordinator.config import FILE, CoordinatorConfig, load, read_key
 from coordinator.errors import ConfigError, JoiningError, StorageError
 from coordinator.roll import COORDINATOR, Roll, RollFile
-from coordinator.tls import ensure_tls, write_private
+from coordinator.tls import ensure_tls
 from ledger.checkpoint import Checkpoint
+from ledger.durable import write_private
 from ledger.envelope import public_hex
 from ledger.errors import MalformedError
 from ledger.joining import CODE_SIZE, Invitation

@@ -17,8 +17,8 @@ from pathlib import Path
 from coordinator import backup, config
 from coordinator.config import read_key
 from coordinator.errors import SuccessionError
-from coordinator.tls import write_private
 from ledger import envelope, succeed
+from ledger.durable import write_private
 from ledger.log import Log
 from ledger.records import Succession
 from ledger.signature import KeyType, SigningKey

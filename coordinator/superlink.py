@@ -37,7 +37,8 @@ import httpx
 
 from coordinator.child import Child, Words
 from coordinator.errors import TransportError
-from coordinator.tls import TlsFiles, write_private
+from coordinator.tls import TlsFiles
+from ledger.durable import write_private
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient

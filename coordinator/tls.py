@@ -11,7 +11,6 @@ The clock is an argument; serving TLS is left to `superlink` and to the service.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,13 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from coordinator.errors import TlsError
+from ledger.durable import write_private
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=397)  # what browsers still accept; renewed at every start that finds it near
 RENEW_BEFORE = timedelta(days=30)
 BACKDATE = timedelta(minutes=10)  # hospitals' clocks may lag: the ledger's own tolerance
-PRIVATE = 0o600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +68,6 @@ def ensure_tls(directory: Path, hosts: Sequence[str], now: datetime) -> TlsFiles
             f"{error.filename}: cannot be read or written ({error.strerror}); check the disk"
         ) from error
     return files
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a secret so that it is readable by its owner alone from its first byte, and whole or absent.
-
-    Raises:
-        OSError: The disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, PRIVATE)
-    try:
-        os.fchmod(descriptor, PRIVATE)  # a file left by a crash keeps its old mode otherwise
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _authority(

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from coordinator.blobs import BlobStore
 from coordinator.callers import RefusedError
-from coordinator.endpoints import BODY_SECONDS, UPLOAD_SECONDS
+from coordinator.endpoint import BODY_SECONDS, UPLOAD_SECONDS
 from coordinator.errors import IntegrityError, StorageError
 from coordinator.routing import Call, Handler, chunks, refused
 from coordinator.sequencer import Sequencer

@@ -21,7 +21,8 @@ from ledger.view import View
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Verify, read and write the consortium's log. Everything here works offline.",
+    help="Verify, read and write the consortium's log. Everything here works offline. "
+    "Example: wardround ledger verify run/log --policy run/log/trust.policy",
 )
 
 Where = Annotated[

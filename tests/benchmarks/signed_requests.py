@@ -19,7 +19,8 @@ from unittest import mock
 import httpx
 
 from coordinator import service
-from coordinator.endpoints import ANYBODY, ENDPOINTS
+from coordinator.endpoint import ANYBODY
+from coordinator.endpoints import ENDPOINTS
 from coordinator.status_page import signing
 from ledger import example
 from ledger.signed_request import INPUT, SIGNATURE, Target, verify

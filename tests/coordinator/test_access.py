@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from coordinator import openapi, service
-from coordinator.endpoints import ENDPOINTS, Endpoint
+from coordinator.endpoint import Endpoint
+from coordinator.endpoints import ENDPOINTS
 from coordinator.gateway import FORWARDED
 from ledger import envelope, example, records
 from ledger.checkpoint import cosign

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client.training_plan import TrainingPlan, decode_update
-from coordinator.admission import Expected, Reason, Reply, close_round, judge, judge_numbers
-from coordinator.errors import CoordinatorError, IntegrityError, SettingError
+from coordinator.admission import Expected, Reason, Reply, judge, judge_numbers
+from coordinator.errors import IntegrityError, SettingError
 from coordinator.updates import MAX_INTEGER, Plan, plan_of
 from ledger.rules_rounds import ABSENT_CODES, ADMISSION_CODES, KNOWN_CODES
 from ledger.values import Mechanism, Setting, Training
@@ -371,50 +371,10 @@ def test_job_with_an_impossible_grid(bits: str) -> None:
         plan_of(training, mechanism, 64)
 
 
-# -- closing the round ------------------------------------------------------------------------------------
-
-
-def test_round_goes_on_without_those_left_out_while_the_minimum_remains() -> None:
-    verdicts = {"cork": None, "aachen": None, "basel": Reason.NORM}
-    decision = close_round(("basel", "aachen", "delft", "cork"), verdicts, minimum=2)
-    assert decision.accepted == ("aachen", "cork")
-    assert decision.left_out == (("basel", "norm"), ("delft", "late"))
-    assert not decision.aborted
-
-
-def test_round_below_the_minimum_is_aborted() -> None:
-    verdicts = {"cork": None, "aachen": None, "basel": Reason.NORM}
-    assert close_round(("basel", "aachen", "cork"), verdicts, minimum=3).aborted
-    assert close_round((), {}, minimum=0).aborted
-
-
-RECORDED = sorted(set(Reason) - {Reason.STRANGER, Reason.DUPLICATE})
-
-
 def test_codes_are_those_of_the_ledger() -> None:
     judged_on_bytes = {"digest", "dtype", "metrics", "name", "non-finite", "norm", "shape"}
     assert judged_on_bytes == ADMISSION_CODES  # a reply left out for another reason has no logged receipt
-    assert {reason.code for reason in RECORDED} == ADMISSION_CODES | ABSENT_CODES | set(KNOWN_CODES)
+    assert {
+        reason.code for reason in set(Reason) - {Reason.STRANGER, Reason.DUPLICATE}
+    } == ADMISSION_CODES | ABSENT_CODES | set(KNOWN_CODES)
     assert Reason.MODEL.code == Reason.ROUND.code == Reason.JOB.code == "receipt"
-
-
-def test_verdict_on_a_stranger_or_a_second_reply_cannot_reach_the_record() -> None:
-    with pytest.raises(CoordinatorError, match="takes no part"):
-        close_round(("basel",), {"mallory": Reason.NORM}, minimum=1)
-    for reason in (Reason.STRANGER, Reason.DUPLICATE):
-        with pytest.raises(CoordinatorError, match="first"):
-            close_round(("basel",), {"basel": reason}, minimum=1)
-
-
-@given(
-    st.dictionaries(st.text(max_size=4), st.sampled_from([None, "absent", *RECORDED]), max_size=9),
-    st.integers(1, 9),
-)
-def test_every_participant_is_accepted_or_left_out_with_a_code_of_the_record(
-    fates: dict[str, Any], minimum: int
-) -> None:
-    verdicts = {h: reason for h, reason in fates.items() if reason != "absent"}
-    decision = close_round(tuple(fates), verdicts, minimum)
-    assert sorted([*decision.accepted, *(h for h, _ in decision.left_out)]) == sorted(fates)
-    assert {code for _, code in decision.left_out} <= ADMISSION_CODES | ABSENT_CODES | set(KNOWN_CODES)
-    assert decision.aborted == (len(decision.accepted) < minimum)

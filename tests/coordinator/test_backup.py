@@ -18,10 +18,10 @@ from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.errors import CoordinatorError, JobError
 from coordinator.sequencer import Sequencer
-from coordinator.tls import write_private
 from ledger import example
 from ledger.audit import audit
 from ledger.checkpoint import cosign
+from ledger.durable import write_private
 from ledger.errors import LedgerError, ReadOnlyError
 from ledger.log import Log
 from ledger.note import Note
@@ -219,6 +219,14 @@ def test_nothing_is_overwritten(ward: Ward, tmp_path: Path) -> None:
         backup.restore(out, ward.folder)
     (tmp_path / "empty").mkdir()
     backup.restore(out, tmp_path / "empty")
+
+
+def test_folder_that_is_not_founded_is_told_apart_from_a_damaged_one(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "coordinator.toml").write_text("port = 8443\n")
+    with pytest.raises(CoordinatorError, match="holds no log yet: until it is founded, copy"):
+        backup.write(tmp_path / "new", tmp_path / "out.tar", 0)
+    assert not (tmp_path / "out.tar").exists()
 
 
 def test_disk_that_fills_up_leaves_nothing(

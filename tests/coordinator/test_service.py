@@ -23,8 +23,8 @@ from coordinator import cli, config, evidence_cli, layouts, service, status, sta
 from coordinator.back_office import BackOffice
 from coordinator.config import CoordinatorConfig
 from coordinator.errors import CoordinatorError, JobError
-from coordinator.tls import write_private
 from ledger import envelope, example
+from ledger.durable import write_private
 from ledger.log import Log
 from ledger.values import Setting
 from tests.coordinator.public_port import signature

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from coordinator.errors import TlsError
-from coordinator.tls import TlsFiles, ensure_tls, write_private
+from coordinator.tls import TlsFiles, ensure_tls
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -67,14 +67,6 @@ def test_keys_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
         "ca-key.pem": 0o600,
         "server-key.pem": 0o600,
     }
-
-
-def test_a_private_file_is_private_even_over_an_open_leftover(tmp_path: Path) -> None:
-    target = tmp_path / "secret"
-    target.write_bytes(b"old")
-    target.chmod(0o644)
-    write_private(target, b"new")
-    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
 def test_an_exposed_key_is_refused(tmp_path: Path) -> None:

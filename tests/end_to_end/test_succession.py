@@ -16,9 +16,9 @@ from coordinator import backup
 from coordinator import cli as coordinator_cli
 from coordinator.config import read_key
 from coordinator.errors import SuccessionError
-from coordinator.tls import write_private
 from ledger import audit, envelope, example, records, succeed
 from ledger.checkpoint import Checkpoint, cosign
+from ledger.durable import write_private
 from ledger.errors import LedgerError, RuleError
 from ledger.log import Log
 from ledger.note import Note
