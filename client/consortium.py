@@ -213,9 +213,9 @@ class Consortium:
         """Deposit a file. Raises as `post`."""
         return self._object("PUT", path, content, MAX_ANSWER)
 
-    def get(self, path: str, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
-        """Return a JSON answer of at most `limit` bytes. Raises as `post`."""
-        return self._object("GET", path, None, limit)
+    def get(self, path: str, limit: int = MAX_ANSWER, seconds: float = REQUEST_SECONDS) -> Mapping[str, Any]:
+        """Return a JSON answer of at most `limit` bytes, waiting for it so long. Raises as `post`."""
+        return self._object("GET", path, None, limit, seconds)
 
     def post(self, path: str, content: bytes, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
         """Hand in what is signed itself, or ask for a change; return the answer.
@@ -226,8 +226,11 @@ class Consortium:
         """
         return self._object("POST", path, content, limit)
 
-    def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
-        answer = self._request(method, path, content=content, limit=limit)
+    def _object(
+        self, method: str, path: str, content: bytes | None, limit: int, seconds: float = REQUEST_SECONDS
+    ) -> Mapping[str, Any]:
+        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+        answer = self._request(method, path, content=content, limit=limit, timeout=timeout)
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise PostRefusedError(answer.status_code, "", reason(answer))
         return json_object(answer)

@@ -271,9 +271,9 @@ def _progress(found: Mapping[str, Any]) -> str:
         case "joining" if found.get("problem"):
             return f"waiting: {str(found['problem'])[:300]}"
         case "joining":
-            return f"waiting for {names['missing'] or 'the coordinator'} to join; {names['joined']} have"
+            return f"waiting for {names['missing'] or 'the coordinator'} to join; there: {names['joined']}"
         case "signing":
-            return f"waiting for everybody's signature; {names['signed'] or 'nobody'} has signed"
+            return f"waiting for everybody's signature; signed by {names['signed'] or 'nobody yet'}"
         case "voting":
             return f"waiting for the hospitals' votes: {names['signed'] or 'nobody'} of {found.get('needed')} needed"
     return "waiting for the coordinator"

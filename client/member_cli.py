@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import join_command, log_sight, member, proposals, rotation
+from client import datasets_cli, join_command, log_sight, member, proposals, rotation
 from client.config import read_file
 from client.consortium import Consortium
 from client.errors import ProposalError
@@ -27,9 +27,11 @@ LOOK_SECONDS = 1.0
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Join a consortium, and decide with its other members. Example: wardround member proposals DIR",
+    help="Join a consortium, and decide with its other members. A member's own copy of the log is DIR/mirror: "
+    "`wardround ledger policy` and `ledger verify` read it, offline. Example: wardround member proposals DIR",
 )
 app.command("join")(join_command.member)
+app.command("datasets")(datasets_cli.datasets)
 
 Directory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The member's folder; a hospital's is one too.")

@@ -36,6 +36,7 @@ class Finding:
 
 FAULTS: dict[str, tuple[str, str]] = {  # code -> (level, what to do)
     "settings.wrong": (WRONG, "correct that line of hospital.toml; `wardround hospital check` again"),
+    "settings.sample": (WRONG, "edit that line of hospital.toml: it goes on the record, for ever"),
     "folder.owner": (WRONG, "run the agent as the owner of the folder, or `chown -R` the folder to its user"),
     "folder.writable": (WRONG, "`chmod 700` it: whoever may write in it can replace a key or the settings"),
     "folder.open": (WARNING, "`chmod 700` it: it holds keys, rows and the privacy account"),

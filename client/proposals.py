@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from client.consortium import Consortium
+from client.consortium import REQUEST_SECONDS, Consortium
 from client.errors import ProposalError
 from ledger import envelope, records
 from ledger.encoding import decode_base64
@@ -63,16 +63,29 @@ def propose_entry(door: Consortium, entry: bytes) -> str:
     return envelope.parse_entry(entry).digest
 
 
-def listing(door: Consortium) -> list[Proposal]:
+def listing(door: Consortium, seconds: float = REQUEST_SECONDS) -> list[Proposal]:
     """Return every proposal that is open or was decided lately, the newest first.
+
+    Args:
+        door: The coordinator.
+        seconds: How long to wait for it.
 
     Raises:
         UnreachableError: no answer, or none that can be understood.
         PostRefusedError: this member may not ask.
         ProposalError: a record is another one than its digest says.
     """
-    found = door.get("/api/proposals", MAX_LISTING).get("proposals")
+    found = door.get("/api/proposals", MAX_LISTING, seconds).get("proposals")
     return [_read(value) for value in found] if isinstance(found, list) else []
+
+
+def awaiting(door: Consortium, name: str, seconds: float = REQUEST_SECONDS) -> list[Proposal]:
+    """Return the open proposals that wait for a member's signature. Raises as `listing`."""
+    return [
+        p
+        for p in listing(door, seconds)
+        if not p.ended and name in p.may_sign and name not in (*p.signed, *p.declined)
+    ]
 
 
 def fetch(door: Consortium, digest: str) -> Proposal:
