@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from client.answers import expect, json_object, plain_headers, reason
+from client.answers import expect, json_object, plain_headers, reason, statement
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
@@ -141,7 +141,7 @@ class Consortium:
                 self.ear.heard(entry, error.statement)
             raise
         if self.ear is not None:
-            self.ear.heard(entry, str(answer.get("statement", "")).encode())
+            self.ear.heard(entry, statement(answer))
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
