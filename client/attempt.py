@@ -54,7 +54,6 @@ _CODES: tuple[tuple[type[Exception], str], ...] = (  # the first that fits
     (LedgerError, "unknown-checkpoint"),
     (ClientError, "person"),
 )
-LONGEST_SECONDS = 7 * 86_400.0  # that an answer is worked at, whatever deadline a message states
 FATAL = ("account", "storage")  # the disk failed: the agent stops after this answer
 _log = logging.getLogger(__name__)
 
@@ -232,7 +231,7 @@ class Attempts:
 
     def _compute(self, order: Order, sight: Sight, model: bytes) -> tuple[Packed | None, Packed | None, bool]:
         """Have the worker compute what is due; the only step that touches rows."""
-        worker, left = self._parts.worker, self._left(order.question)
+        worker, left = self._parts.worker, order.question.deadline - self._parts.clock()
         dataset = sight.state.datasets[order.approval.dataset].record  # unchanged while a job runs on it
         spec = spec_of(order.job, order.approval, dataset.size_class)
         worker.open(spec, order.approval.cohort)
@@ -268,11 +267,7 @@ class Attempts:
         if not hours.is_open(self._parts.hospital.policy.hours, hours.local(now)):
             return "hours"
         # The worker may be preparing another job: a charge that then finds no time to train would be wasted.
-        return "" if self._parts.worker.is_free_within(self._left(question) / 2) else "busy"
-
-    def _left(self, question: Question) -> float:
-        """Return the seconds until a message's deadline, as many as a clock of this machine can wait for."""
-        return min(question.deadline - self._parts.clock(), LONGEST_SECONDS)
+        return "" if self._parts.worker.is_free_within((question.deadline - now) / 2) else "busy"
 
     def _skip(self, order: Order, sight: Sight, code: str) -> Reply:
         question = order.question
