@@ -72,7 +72,7 @@ def test_a_crash_between_two_keys_is_put_right(folder: Path) -> None:
 
 
 def test_attack_coordinator_shows_a_rotation_that_never_becomes_final(folder: Path) -> None:
-    """The agent goes on with the new keys, and with the old ones again: it is not locked out of the log that lives."""
+    """The agent goes on with the new keys, and with the old ones again: no lock-out from the log that lives."""
     state, files = founded(), ("identity.key", "witness.key")
     old = [(folder / "keys" / name).read_text() for name in files]
     forked = voted(state, folder, BOTH)
