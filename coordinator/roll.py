@@ -152,10 +152,5 @@ class RollFile:
     def _write(self, roll: Roll) -> None:
         try:
             write_private(self._path, canonical.dumps(canonical.plain(roll)))
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}; see to the disk") from None

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from coordinator.errors import StorageError
+from coordinator.tls import sync_folder
 
 WINDOW = 60  # seconds that a member's clock may differ from this one
 MAX_NONCES = 10_000  # of one member in the window; about 80 requests a second
@@ -126,10 +127,13 @@ class Seen:
 
     def _write_down(self, line: str) -> None:
         try:
+            new = not self._path.exists()
             with self._path.open("a", encoding="ascii") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                sync_folder(self._path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from None
 
@@ -144,10 +148,6 @@ class Seen:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._path)
-            number = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from None

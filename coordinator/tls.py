@@ -74,6 +74,8 @@ def ensure_tls(directory: Path, hosts: Sequence[str], now: datetime) -> TlsFiles
 def write_private(path: Path, content: bytes) -> None:
     """Write a secret so that it is readable by its owner alone from its first byte, and whole or absent.
 
+    It is on the disk when this returns, its name too.
+
     Raises:
         OSError: The disk refuses.
     """
@@ -89,6 +91,16 @@ def write_private(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk. Raises OSError."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _authority(
