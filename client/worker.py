@@ -100,7 +100,9 @@ class Worker:
         """End the worker; safe to call twice, from any thread, also while it works."""
         self._closed = True
         self._end()
-        with suppress(OSError):  # made for its confinement: an agent that could not start leaves nothing behind
+        with suppress(
+            OSError
+        ):  # made for its confinement: an agent that could not start leaves nothing behind
             self._folder.rmdir()
 
     def is_free_within(self, seconds: float) -> bool:
