@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from client.answers import expect, json_object, plain_headers, reason
+from client.answers import expect, json_object, plain_headers, reason, statement
 from client.coordinator_time import CoordinatorTime
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
@@ -147,7 +147,7 @@ class Consortium:
                 self.ear.heard(entry, error.statement)
             raise
         if self.ear is not None:
-            self.ear.heard(entry, str(answer.get("statement", "")).encode())
+            self.ear.heard(entry, statement(answer))
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
@@ -208,10 +208,6 @@ class Consortium:
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise FileNotFoundError(path)
         return expect(answer).content
-
-    def put(self, path: str, content: bytes) -> Mapping[str, Any]:
-        """Deposit a file. Raises as `post`."""
-        return self._object("PUT", path, content, MAX_ANSWER)
 
     def get(self, path: str, limit: int = MAX_ANSWER, seconds: float = REQUEST_SECONDS) -> Mapping[str, Any]:
         """Return a JSON answer of at most `limit` bytes, waiting for it so long. Raises as `post`."""

@@ -251,7 +251,7 @@ class Researcher:
                 f"that made it, or move {job_folder.SUBMITTED} away"
             )
         for digest, data, kind in job_record.blobs(folder, initial):
-            self.door.put(f"/api/blobs/{digest}?kind={kind}", data)
+            self.door.put_blob(data, kind)
 
     def _post(self, record: Record) -> None:
         self.door.post_record(envelope.sign(record, self._key))

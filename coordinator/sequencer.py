@@ -1,11 +1,8 @@
 """The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
 
-Every method may be called from any thread. Writers take turns at the log; readers take `standing`, a value that
-is swapped whole after each change. `wait` blocks until a condition on it holds; `subscribe` tells an event loop.
-
-A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`). A
-report answers a question that was asked after the log was opened: it carries the `question` of this opening.
-After a failed write the outcome is unknown: everything is refused from then on, and `failure` says why.
+Every method may be called from any thread. Writers take turns at the log; readers take `standing`, which is swapped
+whole. A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`),
+each with the `question` of this opening. After a failed write everything is refused, and `failure` says why.
 """
 
 from __future__ import annotations
@@ -153,10 +150,10 @@ class Sequencer:
                 with self._failing():
                     self._cosignatures.take_in(self._log)
                 self._refresh()
-            final, signed = turn.outcome(), self._log.store.signed(size)
-            if signed is not None:
+            turn.outcome()
+            if (signed := self._log.store.signed(size)) is not None:
                 self._clocks.take(self._standing.state.witness_sets[-1], Note.from_bytes(signed), line)
-        return final
+        return turn.final
 
     def report(self, question: str, note: bytes, entries: Sequence[bytes]) -> int:
         """Take in what a witness saw last, and the entries that this log may have lost.

@@ -26,7 +26,7 @@ class Door(Consortium):
     def __init__(self, answer: dict[str, Any] | PostRefusedError) -> None:
         self.answer = answer
 
-    def get(self, path: str, limit: int = 0) -> dict[str, Any]:
+    def get(self, path: str, limit: int = 0, seconds: float = 0) -> dict[str, Any]:
         assert path == "/api/news?above=1&wait=3"
         if isinstance(self.answer, PostRefusedError):
             raise self.answer
