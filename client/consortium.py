@@ -2,8 +2,7 @@
 
 Outbound HTTPS only, through the proxy that a person named, checked against the one certificate that came with the
 invitation; every request is signed with the member's identity key. Nothing that comes back is believed here: log
-files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an `UnreachableError` to try
-again after, and never ends the agent.
+files are judged by `ledger.mirror`, blobs compared with their digest. A failure is an `UnreachableError`: try again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ledger.store import PENDING
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 20.0  # a hundred agents may come at once, and the coordinator's handshakes queue
 KEPT_SECONDS = (
-    50.0  # an idle connection: beyond a long poll, and less than the 60 s after which the port hangs up
+    50.0  # an idle connection: longer than a poll, less than the 60 s after which the port hangs up
 )
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are

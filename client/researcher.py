@@ -250,7 +250,7 @@ class Researcher:
                 "this version makes other first parameters than the submitted job names: submit with the version "
                 f"that made it, or move {job_folder.SUBMITTED} away"
             )
-        for digest, data, kind in job_record.blobs(folder, initial):
+        for _, data, kind in job_record.blobs(folder, initial):
             self.door.put_blob(data, kind)
 
     def _post(self, record: Record) -> None:

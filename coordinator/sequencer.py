@@ -1,8 +1,7 @@
 """The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
 
-Every method may be called from any thread. Writers take turns at the log; readers take `standing`, which is swapped
-whole. A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`),
-each with the `question` of this opening. After a failed write everything is refused, and `failure` says why.
+Every method may be called from any thread; writers take turns, readers take `standing`, which is swapped whole. A log
+that was stopped is read-only until a quorum of witnesses has answered `question`; after a failed write `failure` says why.
 """
 
 from __future__ import annotations

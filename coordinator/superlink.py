@@ -14,8 +14,7 @@ What has to be known about Flower 1.41 here:
   a request. Without it `register_node` after each start gives new ids, and nodes find out by themselves.
 - It ends only when its clients let go of their TLS connections: close the gateway before `stop`, or that takes 3 s.
 - Run and node ids are unsigned 64-bit: more than a double holds.
-
-flwr is imported inside functions: its Control client takes a second to import, and a child starts meanwhile.
+flwr is imported inside functions: that takes a second, and a child starts meanwhile.
 """
 
 from __future__ import annotations
