@@ -1,7 +1,7 @@
 """The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
 
 Every method may be called from any thread; writers take turns, readers take `standing`, which is swapped whole. A log
-that was stopped is read-only until a quorum of witnesses has answered `question`; after a failed write `failure` says why.
+that was stopped is read-only until a quorum of witnesses has answered `question`; `failure` says why a write failed.
 """
 
 from __future__ import annotations
