@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from coordinator.endpoints import MAX_COSIGNATURE
@@ -414,9 +415,22 @@ def test_acknowledgement_is_given_as_soon_as_the_reply_is_here(ward: Ward, clien
     assert (found.receipt, found.hospital) == (digest, "alpha")
 
 
-@pytest.mark.parametrize("path", ["x", "A" * 64, "0" * 63, "0" * 64 + "?wait=-1", "0" * 64 + "?wait=1e9"])
-def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str) -> None:
-    assert quiet.get(f"/api/acknowledgements/{path}").status_code == 400
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("x", 404),
+        ("A" * 64, 404),
+        ("0" * 63, 404),
+        ("0" * 64 + "?wait=-1", 400),
+        ("0" * 64 + "?wait=1e9", 400),
+    ],
+)
+def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str, status: int) -> None:
+    assert quiet.get(f"/api/acknowledgements/{path}").status_code == status
+
+
+def hand_in(client: Client, path: str, content: bytes) -> httpx.Response:
+    return client.ask("POST", path, example.KEYS["alpha"], content=content)
 
 
 def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward, client: Client) -> None:
@@ -431,9 +445,9 @@ def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward
     for digest in (update, ward.sequencer.standing.state.jobs[ward.job.digest()].model):
         ward.blobs.delete(digest)
     assert client.get("/api/wanted").json() == {"blobs": [update]}
-    assert client.post(f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
-    assert client.post(f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
-    assert client.post(f"/api/wanted/{update}", content=data * 2000).status_code == 413
-    assert client.post(f"/api/wanted/{update}", content=data).status_code == 200
+    assert hand_in(client, f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
+    assert hand_in(client, f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
+    assert hand_in(client, f"/api/wanted/{update}", content=data * 2000).status_code == 413
+    assert hand_in(client, f"/api/wanted/{update}", content=data).status_code == 200
     assert ward.blobs.read(update) == data
     assert client.get("/api/wanted").json() == {"blobs": []}

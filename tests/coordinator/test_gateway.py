@@ -133,6 +133,32 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(authority: Path) -> 
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_attack_body_that_never_comes_holds_nothing_for_long(authority: Path, size: int) -> None:
+    async def dribble() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(3600)
+
+    async def upstream(request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        raise AssertionError("it never arrived")
+
+    async def run() -> httpx.Response:
+        settings = GatewaySettings(address="127.0.0.1:1", authority=authority, transfer_seconds=0.05)
+        gateway = Gateway(settings, httpx.MockTransport(upstream))
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        headers = {"content-length": str(size)}
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            response = await client.post("/v1/fleet/push-object", content=dribble(), headers=headers)
+        await gateway.close()
+        return response
+
+    async def bounded() -> httpx.Response:
+        return await asyncio.wait_for(run(), 10)
+
+    assert asyncio.run(bounded()).status_code == 408
+
+
 @pytest.mark.parametrize("length", [None, "-1", "+1", "1e3", "²"])
 def test_a_body_of_unstated_length_is_refused(authority: Path, length: str | None) -> None:
     async def chunks() -> AsyncIterator[bytes]:
