@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from coordinator.endpoints import MAX_COSIGNATURE
+from coordinator.endpoints import MAX_COSIGNATURE, MAX_WANTED
 from coordinator.log_files import REPORT
 from ledger import envelope, example, records, statements
 from ledger.audit import audit
@@ -447,7 +447,7 @@ def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward
     assert client.get("/api/wanted").json() == {"blobs": [update]}
     assert hand_in(client, f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
     assert hand_in(client, f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
-    assert hand_in(client, f"/api/wanted/{update}", content=data * 2000).status_code == 413
+    assert hand_in(client, f"/api/wanted/{update}", content=bytes(MAX_WANTED + 1)).status_code == 413
     assert hand_in(client, f"/api/wanted/{update}", content=data).status_code == 200
     assert ward.blobs.read(update) == data
     assert client.get("/api/wanted").json() == {"blobs": []}
