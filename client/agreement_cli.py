@@ -62,7 +62,8 @@ def propose(directory: Folder, membership: Member, as_json: AsJson = False) -> N
     elif there:
         typer.echo(f"agreement {digest} is in force")
     else:
-        typer.echo(f"agreement {digest} waits for the signatures of {', '.join(made.parties)}")
+        others = ", ".join(name for name in made.parties if name != me.name)
+        typer.echo(f"agreement {digest} waits for the signatures of {others or 'nobody'}")
         typer.echo(
             f"send each of them the text; a party signs with: wardround member sign FOLDER {digest[:SHORT]}"
         )

@@ -2,8 +2,7 @@
 
 Outbound HTTPS only, through the proxy that a person named, checked against the one certificate that came with the
 invitation; every request is signed with the member's identity key. Nothing that comes back is believed here: log
-files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an `UnreachableError` to try
-again after, and never ends the agent.
+files are judged by `ledger.mirror`, blobs compared with their digest. A failure is an `UnreachableError`: try again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from client.answers import expect, json_object, plain_headers, reason
+from client.answers import expect, json_object, plain_headers, reason, statement
 from client.coordinator_time import CoordinatorTime
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
@@ -32,6 +31,9 @@ from ledger.store import PENDING
 
 REQUEST_SECONDS = 30.0
 CONNECT_SECONDS = 20.0  # a hundred agents may come at once, and the coordinator's handshakes queue
+KEPT_SECONDS = (
+    50.0  # an idle connection: longer than a poll, less than the 60 s after which the port hangs up
+)
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
 
@@ -89,6 +91,7 @@ class Consortium:
             base_url=f"https://{address}",
             verify=context,
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),  # a handshake costs more than ten requests
             transport=transport,
             proxy=proxy or None,
             trust_env=False,  # a proxy must be chosen by a person, not found
@@ -143,7 +146,7 @@ class Consortium:
                 self.ear.heard(entry, error.statement)
             raise
         if self.ear is not None:
-            self.ear.heard(entry, str(answer.get("statement", "")).encode())
+            self.ear.heard(entry, statement(answer))
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
@@ -205,13 +208,9 @@ class Consortium:
             raise FileNotFoundError(path)
         return expect(answer).content
 
-    def put(self, path: str, content: bytes) -> Mapping[str, Any]:
-        """Deposit a file. Raises as `post`."""
-        return self._object("PUT", path, content, MAX_ANSWER)
-
-    def get(self, path: str, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
-        """Return a JSON answer of at most `limit` bytes. Raises as `post`."""
-        return self._object("GET", path, None, limit)
+    def get(self, path: str, limit: int = MAX_ANSWER, seconds: float = REQUEST_SECONDS) -> Mapping[str, Any]:
+        """Return a JSON answer of at most `limit` bytes, waiting for it so long. Raises as `post`."""
+        return self._object("GET", path, None, limit, seconds)
 
     def post(self, path: str, content: bytes, limit: int = MAX_ANSWER) -> Mapping[str, Any]:
         """Hand in what is signed itself, or ask for a change; return the answer.
@@ -222,8 +221,11 @@ class Consortium:
         """
         return self._object("POST", path, content, limit)
 
-    def _object(self, method: str, path: str, content: bytes | None, limit: int) -> Mapping[str, Any]:
-        answer = self._request(method, path, content=content, limit=limit)
+    def _object(
+        self, method: str, path: str, content: bytes | None, limit: int, seconds: float = REQUEST_SECONDS
+    ) -> Mapping[str, Any]:
+        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+        answer = self._request(method, path, content=content, limit=limit, timeout=timeout)
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise PostRefusedError(answer.status_code, "", reason(answer))
         return json_object(answer)

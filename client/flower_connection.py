@@ -43,6 +43,7 @@ from client.errors import NodeKeyError
 HEARTBEAT_SECONDS = 10.0  # Flower's minimum; a node silent for twice as long counts as away
 HEARTBEAT_TICK = 0.5  # seconds between looks at the clock
 TIMEOUT = 30.0  # seconds of one request: flwr's own
+KEPT_SECONDS = 50.0  # an idle connection, beyond a heartbeat; the coordinator hangs up after 60 s
 RETRY_WAIT = (0.2, 10.0)  # seconds, first and longest, after a failed request
 
 _Question = TypeVar("_Question")
@@ -243,7 +244,11 @@ class _FleetClient(FleetHttpClient):
         )
         self._client.close()
         self._client = httpx.Client(  # flwr offers neither setting
-            verify=context, timeout=TIMEOUT, proxy=settings.proxy or None, trust_env=False
+            verify=context,
+            timeout=TIMEOUT,
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
+            proxy=settings.proxy or None,
+            trust_env=False,
         )
 
 

@@ -48,7 +48,6 @@ def member(directory: Directory, invitation: Invited, proxy: Proxy = "", yes: Ye
 
 def _join(directory: Path, given: str, proxy: str, yes: str, *, hospital: bool) -> None:
     invitation = _read(given)
-    noun = "hospital" if hospital else "member"
     if hospital != (invitation.role == "hospital"):
         right = "hospital" if invitation.role == "hospital" else "member"
         raise JoiningError(f"this invites a {invitation.role}: use `wardround {right} join`")
@@ -62,9 +61,14 @@ def _join(directory: Path, given: str, proxy: str, yes: str, *, hospital: bool) 
         )
     except KeyboardInterrupt:
         raise JoiningError("interrupted: the same command goes on where this one stopped") from None
-    typer.echo(f"{invitation.name} has joined. {settings} explains every setting.")
+    typer.echo(f"{invitation.name} has joined; {settings} explains every setting.")
     if hospital:
-        typer.echo(f"Edit it, then: wardround {noun} check {directory}, and wardround {noun} run {directory}")
+        typer.echo(
+            f"Put the patients' file and the data dictionary into {directory} and edit hospital.toml, then: "
+            f"wardround hospital check {directory}"
+        )
+    else:
+        typer.echo(f"What the hospitals offer: wardround member datasets {directory}")
 
 
 def _read(given: str) -> Invitation:

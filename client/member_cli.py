@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from client import join_command, log_sight, member, proposals, rotation
+from client import datasets_cli, join_command, log_sight, member, proposals, rotation
 from client.config import read_file
 from client.consortium import Consortium
 from client.errors import ProposalError
@@ -23,13 +23,16 @@ from ledger.encoding import encode_base64
 
 MAX_TEXT = 64 << 20  # bytes of an agreement
 LOOK_SECONDS = 1.0
+WITHOUT_LOOKING = 16  # hex digits of a proposal that is signed without being looked at
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Join a consortium, and decide with its other members. Example: wardround member proposals DIR",
+    help="Join a consortium, and decide with its other members. A member's own copy of the log is DIR/mirror: "
+    "`wardround ledger policy` and `ledger verify` read it, offline. Example: wardround member proposals DIR",
 )
 app.command("join")(join_command.member)
+app.command("datasets")(datasets_cli.datasets)
 
 Directory = Annotated[
     Path, typer.Argument(metavar="DIR", help="The member's folder; a hospital's is one too.")
@@ -86,6 +89,10 @@ def sign(
     Example: wardround member sign hospitals/northgate 5f0c3a
     """
     with _member(directory) as (mine, door):
+        if yes and len(proposal) < WITHOUT_LOOKING:
+            raise ProposalError(
+                f"with --yes give {WITHOUT_LOOKING} digits or more: another proposal can be made to begin with fewer"
+            )
         found = proposals.fetch(door, proposal)
         shown = list(proposals.words(found, _text(text)))
         if found.ended:

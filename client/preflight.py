@@ -29,6 +29,7 @@ from client.preflight_files import (
     judge_copy,
     judge_folder,
     judge_person,
+    judge_samples,
     judge_settings,
     observe_agent,
     observe_copy,
@@ -90,6 +91,8 @@ def run(
     settings = observe_settings(directory)
     yield judge_settings(settings)
     hospital = settings if isinstance(settings, Hospital) else None
+    if hospital is not None:
+        yield from judge_samples(hospital)
     database = hospital is not None and hospital.dataset.kind == "sql"
     folder = observe_folder(directory)
     yield from judge_folder(folder)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client.visible import shown
+
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 
 
@@ -29,13 +31,14 @@ class Finding:
         return FAULTS[self.code][1] if self.code in FAULTS else ""
 
     def line(self) -> str:
-        """Return it in one line."""
-        text = f"{self.level:<8} {self.code}: {self.sentence}"
+        """Return it in one line; words of others in it cannot move a terminal's cursor."""
+        text = f"{self.level:<8} {self.code}: {shown(self.sentence)}"
         return f"{text}. To do: {self.remedy}" if self.remedy else text
 
 
 FAULTS: dict[str, tuple[str, str]] = {  # code -> (level, what to do)
     "settings.wrong": (WRONG, "correct that line of hospital.toml; `wardround hospital check` again"),
+    "settings.sample": (WRONG, "edit that line of hospital.toml: it goes on the record, for ever"),
     "folder.owner": (WRONG, "run the agent as the owner of the folder, or `chown -R` the folder to its user"),
     "folder.writable": (WRONG, "`chmod 700` it: whoever may write in it can replace a key or the settings"),
     "folder.open": (WARNING, "`chmod 700` it: it holds keys, rows and the privacy account"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import config
+from client import config, settings_file
 from client.budget import Account
 from client.config import Hospital
 from client.errors import BudgetError, ClientError, ConfigError, LocalStateError
@@ -50,6 +50,21 @@ def judge_settings(found: Hospital | ConfigError) -> Finding:
     if isinstance(found, ConfigError):
         return Finding(code="settings.wrong", sentence=str(found))
     return Finding(code="settings", sentence=f"{found.folder / config.FILE} is that of {found.name}")
+
+
+def judge_samples(hospital: Hospital) -> Iterator[Finding]:
+    """Find what `join` wrote and a person has not edited, where no value could be right by chance."""
+    values = (
+        ("dataset.name", hospital.dataset.name, settings_file.SAMPLE_NAME),
+        ("dataset.purposes", hospital.dataset.purposes, (settings_file.SAMPLE_PURPOSE,)),
+        ("policy.purposes", hospital.policy.purposes, (settings_file.SAMPLE_PURPOSE,)),
+    )
+    for name, value, sample in values:
+        if value == sample:
+            shown = value if isinstance(value, str) else ", ".join(value)
+            yield Finding(
+                code="settings.sample", sentence=f"{name} is still {shown!r}, which is only a sample"
+            )
 
 
 def observe_folder(directory: Path) -> Folder:

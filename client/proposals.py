@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from client.consortium import Consortium
+from client import visible
+from client.consortium import REQUEST_SECONDS, Consortium
 from client.errors import ProposalError
 from ledger import envelope, records
 from ledger.encoding import decode_base64
@@ -63,16 +64,29 @@ def propose_entry(door: Consortium, entry: bytes) -> str:
     return envelope.parse_entry(entry).digest
 
 
-def listing(door: Consortium) -> list[Proposal]:
+def listing(door: Consortium, seconds: float = REQUEST_SECONDS) -> list[Proposal]:
     """Return every proposal that is open or was decided lately, the newest first.
+
+    Args:
+        door: The coordinator.
+        seconds: How long to wait for it.
 
     Raises:
         UnreachableError: no answer, or none that can be understood.
         PostRefusedError: this member may not ask.
         ProposalError: a record is another one than its digest says.
     """
-    found = door.get("/api/proposals", MAX_LISTING).get("proposals")
+    found = door.get("/api/proposals", MAX_LISTING, seconds).get("proposals")
     return [_read(value) for value in found] if isinstance(found, list) else []
+
+
+def awaiting(door: Consortium, name: str, seconds: float = REQUEST_SECONDS) -> list[Proposal]:
+    """Return the open proposals that wait for a member's signature. Raises as `listing`."""
+    return [
+        p
+        for p in listing(door, seconds)
+        if not p.ended and name in p.may_sign and name not in (*p.signed, *p.declined)
+    ]
 
 
 def fetch(door: Consortium, digest: str) -> Proposal:
@@ -111,7 +125,7 @@ def decline(door: Consortium, digest: str) -> Proposal:
 
 
 def words(proposal: Proposal, text: bytes | None = None) -> Iterator[str]:
-    """Yield what a proposal does, in plain words.
+    """Yield what a proposal does, in plain words; nothing in it can move a terminal's cursor or hide.
 
     Args:
         proposal: The proposal.
@@ -120,6 +134,10 @@ def words(proposal: Proposal, text: bytes | None = None) -> Iterator[str]:
     Raises:
         ProposalError: the text is another one than the agreement's.
     """
+    yield from map(visible.shown, _words(proposal, text))
+
+
+def _words(proposal: Proposal, text: bytes | None) -> Iterator[str]:
     record = proposal.record
     yield f"proposal {' '.join(groups(proposal.digest)[:4])} ..., by {proposal.by} on {_when(proposal.at)}"
     if isinstance(record, Amendment):
@@ -137,6 +155,8 @@ def _amendment(record: Amendment) -> Iterator[str]:
     yield f"It amends version {record.replaces} of the charter of {record.origin}:"
     for member in record.add:
         yield f"  {member.name} becomes a member as {member.role}, with the key {member.key[:_SHOWN]}..."
+        if member.witness:
+            yield f"    and a witness, who decides with the others, with the key {member.witness}"
     for name in record.remove:
         yield f"  {name} is no member any more; the name is never used again"
     for change in record.rotate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+SAMPLE_NAME = "my-dataset"
+SAMPLE_PURPOSE = "my-purpose"
 _MEMBER = """\
 # Who this folder belongs to, and where its consortium is. Written by `wardround {noun} join`.
 

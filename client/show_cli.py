@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from client import config, hours, job_code, job_facts, member, show
+from client import config, hours, job_code, job_facts, member, proposals, show
 from client.budget import Account
 from client.config import Hospital
 from client.decisions import Decisions
-from client.errors import DeclinedError, UnreachableError
+from client.errors import DeclinedError, PostRefusedError, ProposalError, UnreachableError
 from client.job_facts import OVER, Own
 from client.local_log import LocalLog, concerns, read_log
 from client.premises import read_dictionary
@@ -28,11 +28,14 @@ JobName = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's name, or 4 or more digits of its digest.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+ASK_SECONDS = 2.0  # how long `jobs` waits for the coordinator, which it needs only for proposals
 _ORDER = ("waits", "answering", "approved", "refused", "withdrawn", "over")
 
 
 def jobs(directory: Directory, as_json: AsJson = False) -> None:
     """List the jobs that ask for this hospital's dataset, those that wait for a person first.
+
+    Proposals that wait for this hospital's signature are named, too, when the coordinator can be reached.
 
     Example: wardround hospital jobs hospitals/northgate
     """
@@ -55,6 +58,8 @@ def jobs(directory: Directory, as_json: AsJson = False) -> None:
         typer.echo(
             f"outside the hours of hospital.toml ({', '.join(hospital.policy.hours)}): rounds are skipped now"
         )
+    for line in _proposals(hospital, str(directory)):
+        typer.echo(line)
     if not rows:
         typer.echo("no job asks for this hospital's dataset")
     for own, digest, found in rows:
@@ -66,6 +71,20 @@ def jobs(directory: Directory, as_json: AsJson = False) -> None:
             f"epsilon {epsilon} at delta {job.delta}"
         )
         typer.echo(f"{'':14}{own.why}")
+
+
+def _proposals(hospital: Hospital, folder: str) -> list[str]:
+    """Say what waits for this hospital's signature; nothing where the coordinator does not answer at once."""
+    try:
+        with closing(member.load(hospital.folder).connect()) as door:
+            found = proposals.awaiting(door, hospital.name, ASK_SECONDS)
+    except (UnreachableError, PostRefusedError, ProposalError):
+        return []
+    return [
+        f"{p.digest[:12]}  waits for this hospital's signature: {p.record.TYPE} by {p.by}; read it with "
+        f"`wardround member show {folder} {p.digest[:12]}`, then `sign` or `decline`"
+        for p in found
+    ]
 
 
 def show_job(directory: Directory, job: JobName, as_json: AsJson = False) -> None:

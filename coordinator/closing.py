@@ -69,6 +69,12 @@ class Answer:
     update: Spooled | None = None
     metrics: Spooled | None = None
 
+    @property
+    def words(self) -> str:
+        """Why there is no receipt, for this coordinator's own log."""
+        code = self.refused if self.skip is None else getattr(self.skip.record, "code", "")
+        return f"{'skipped' if self.skip is not None else self.absent}{f' ({code})' if code else ''}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:

@@ -99,7 +99,7 @@ class JobRounds:
             return
         answer = closing.read_answer(hospital, arrival, self._desk.blobs.put)
         if answer.absent:
-            _log.warning("round %d: %s: %s %s", exchange.round, hospital, answer.absent, answer.refused)
+            _log.warning("round %d: %s: %s", exchange.round, hospital, answer.words)
         exchange.answers[hospital] = answer
         self._acknowledge(answer)
 

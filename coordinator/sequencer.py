@@ -1,11 +1,7 @@
 """The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
 
-Every method may be called from any thread. Writers take turns at the log; readers take `standing`, a value that
-is swapped whole after each change. `wait` blocks until a condition on it holds; `subscribe` tells an event loop.
-
-A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`). A
-report answers a question that was asked after the log was opened: it carries the `question` of this opening.
-After a failed write the outcome is unknown: everything is refused from then on, and `failure` says why.
+Every method may be called from any thread; writers take turns, readers take `standing`, which is swapped whole. A log
+that was stopped is read-only until a quorum of witnesses has answered `question`; `failure` says why a write failed.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from coordinator import reports
+from coordinator.cosigning import Queue
 from coordinator.errors import ObjectedError, ServiceError, StoppedError
 from coordinator.histories import Histories
 from coordinator.standing import Standing, Submitted
@@ -53,6 +50,7 @@ class Sequencer:
         self._clocks = WitnessClocks(clock, elapsed or clock)
         self._changed = threading.Condition()  # its lock is the turn at the log
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._cosignatures = Queue()
         self._opened = int(clock())
         self._stopped = False
         self._failure = ""
@@ -144,15 +142,17 @@ class Sequencer:
             VerificationError: the line is wrong; strangers' lines are ignored.
             LookupError: the log has signed no checkpoint of this size.
         """
+        turn = self._cosignatures.add(size, line)
         with self._changed:
-            self._require_sound()
-            if (signed := self._log.store.signed(size)) is None:
-                raise LookupError(f"this log has signed no checkpoint of size {size}")
-            with self._failing():
-                final = self._log.cosign(size, [line])
-            self._clocks.take(self._standing.state.witness_sets[-1], Note.from_bytes(signed), line)
-            self._refresh()
-            return final
+            if not turn.done:  # nobody has taken it in meanwhile, with theirs
+                self._require_sound()
+                with self._failing():
+                    self._cosignatures.take_in(self._log)
+                self._refresh()
+            turn.outcome()
+            if (signed := self._log.store.signed(size)) is not None:
+                self._clocks.take(self._standing.state.witness_sets[-1], Note.from_bytes(signed), line)
+        return turn.final
 
     def report(self, question: str, note: bytes, entries: Sequence[bytes]) -> int:
         """Take in what a witness saw last, and the entries that this log may have lost.

@@ -56,6 +56,7 @@ class FakeCoordinator:
         self.acknowledged: dict[str, str] = {}  # receipt -> acknowledgement
         self.wanted: set[str] = set()  # digests of blobs that it lacks
         self.handed_in: dict[str, bytes] = {}
+        self.proposals: list[dict[str, Any]] = []  # as it shows them
         self.publish()
 
     def door(self) -> Door:
@@ -142,8 +143,12 @@ class FakeCoordinator:
             path = request.url.path
             if path.startswith("/log/"):
                 return self._file(path.removeprefix("/log/"))
+            if path == "/api/news":
+                return httpx.Response(404)  # its log is read file by file
             if path == "/api/records":
                 return self._record(request.content)
+            if path == "/api/proposals":
+                return httpx.Response(200, json={"proposals": self.proposals})
             if path == "/api/wanted":
                 return httpx.Response(200, json={"blobs": sorted(self.wanted)})
             if path.startswith("/api/wanted/"):

@@ -27,6 +27,7 @@ from client import preflight_files as files
 from client import preflight_keys as keys
 from client import preflight_log as log
 from client import preflight_machine as machine
+from client.config import Hospital
 from client.consortium import Consortium
 from client.preflight_codes import Finding
 from client.preflight_network import Target, judge_port, look
@@ -82,6 +83,14 @@ def fault(code: str) -> Callable[[Provoke], Provoke]:
 def _(bench: Bench) -> Iterable[Finding]:
     folder = hospital_folder.write(bench.path / "alpha", changes={"size_class": 63})
     return [files.judge_settings(files.observe_settings(folder))]
+
+
+@fault("settings.sample")
+def _(bench: Bench) -> Iterable[Finding]:
+    folder = hospital_folder.write(bench.path / "alpha", changes={"name": "my-dataset"})
+    settings = files.observe_settings(folder)
+    assert isinstance(settings, Hospital)
+    return files.judge_samples(settings)
 
 
 def folder_with(change: Callable[[Path], object]) -> Provoke:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_a_refusal_names_the_rule(authority: bytes, status: int) -> None:
 def test_anything_else_is_try_again(authority: bytes, answer: Answer) -> None:
     with pytest.raises(UnreachableError):
         door(authority, answer).post_record(b"entry")
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_half_a_character_in_a_statement_is_no_crash(authority: bytes, status: int) -> None:
+    """JSON can spell it, UTF-8 cannot: what came is kept by nobody, and the agent goes on."""
+
+    class Listens:
+        said = b""
+
+        def handing_in(self, entry: bytes) -> None:
+            return None
+
+        def heard(self, entry: bytes, statement: bytes) -> None:
+            self.said = statement
+
+    made = door(authority, always(status, content=b'{"digest": "d", "statement": "\\ud800"}'))
+    made.ear = ear = Listens()
+    with suppress(PostRefusedError):
+        made.post_record(b"entry")
+    assert ear.said == b"\\ud800"
 
 
 def test_a_network_that_fails_is_try_again(authority: bytes) -> None:

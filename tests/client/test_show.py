@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from client import accounting, approval, member
+from client import accounting, approval, member, member_cli
 from client.accounting import event_of
 from client.visible import MARGIN
+from ledger.encoding import encode_base64
 from ledger.records import Approval
 from tests.client.fake_coordinator import follow
 from tests.client.test_agent import Scene, entry_of
@@ -135,6 +137,52 @@ def test_what_waits_for_a_person_comes_first_in_the_list(scene: Scene) -> None:
     lines = run(scene, "jobs").splitlines()
     assert lines[0].startswith(f"{waits[:12]}  waits")
     assert "a person must read first" in lines[1]
+
+
+def test_proposals_that_wait_for_this_hospitals_signature_are_named_and_absent_offline(scene: Scene) -> None:
+    with scene.agent() as agent:
+        follow(agent)
+    waits, signed, closed = (
+        scene.coordinator.consortium.agreement("alpha", "bravo", purposes=(purpose,))
+        for purpose in ("care", "research", "teaching")
+    )
+    standing = {
+        "by": "bravo",
+        "at": 1,
+        "expires_at": 2,
+        "needed": 2,
+        "may_sign": ["alpha", "bravo"],
+        "declined": [],
+    }
+    for record, signers, ended in ((waits, ["bravo"], ""), (signed, ["alpha"], ""), (closed, [], "expired")):
+        text = encode_base64(record.to_bytes())
+        scene.coordinator.proposals.append(
+            {"record": text, "digest": record.digest(), "signed": signers, "ended": ended, **standing}
+        )
+    said = run(scene, "jobs")
+    assert f"{waits.digest()[:12]}  waits for this hospital's signature: agreement by bravo" in said
+    assert f"wardround member show {scene.hospital.folder} {waits.digest()[:12]}" in said
+    assert said.count("signature") == 1
+    scene.coordinator.down = True
+    assert run(scene, "jobs") == "no job asks for this hospital's dataset\n"
+
+
+def test_every_member_lists_what_the_hospitals_offer(scene: Scene) -> None:
+    def listed(*more: str) -> str:
+        done = CliRunner().invoke(member_cli.app, ["datasets", str(scene.hospital.folder), *more])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "no dataset is on the record yet" in listed()
+    scene.coordinator.append(scene.coordinator.consortium.dataset("bravo"))
+    assert "none, so no job can use it yet" in listed()
+    scene.coordinator.append(scene.coordinator.consortium.agreement("bravo"))
+    [found] = json.loads(listed("--json"))
+    [agreement] = scene.coordinator.consortium.state.agreements
+    record = scene.coordinator.consortium.state.datasets["bravo/heart"].record
+    assert (found["dataset"], found["size_class"], found["spent"]) == ("bravo/heart", record.size_class, "0")
+    assert (found["dictionary"], found["epsilon"]) == (record.schema, record.epsilon)
+    assert f"agreements in force: {agreement[:12]}" in listed()
 
 
 def test_a_job_that_cannot_be_taken_part_in_says_why_instead_of_a_cost(scene: Scene) -> None:

@@ -301,6 +301,13 @@ def test_reply_without_a_valid_receipt_is_left_out_with_its_reason(ward: Ward, s
     assert record.model_after == without_alpha(ward)
 
 
+def test_the_coordinators_log_says_why_there_is_no_receipt(
+    ward: Ward, caplog: pytest.LogCaptureFixture
+) -> None:
+    carry_first(ward, skip)
+    assert "round 1: alpha: skipped (busy)" in caplog.text
+
+
 def carry_first(ward: Ward, spoil: Spoil) -> None:
     """Make round 1 with a hostile alpha, and close it."""
     rounds = ward.rounds()

@@ -2,7 +2,8 @@
 
 Separate hosts are network namespaces on one bridge, which is in a namespace too: nothing of this machine's own
 network is touched. Each has its firewall: a hospital's drops everything inbound, the coordinator's all but its one
-port, both count what they drop. Names are resolved by a hosts file of each namespace. Needs root, `ip` and `nft`.
+port, both count what they drop; a confined host's also drops what goes out to anything but that one port. Names are
+resolved by a hosts file of each namespace; only IPv4 is spoken. Needs root, `ip` and `nft`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,18 @@ class Host:
         assert "Traceback" not in done.stderr, said
         return done.stdout if status == 0 else done.stderr
 
+    def converse(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start a `wardround` command that is answered while it runs, by pipes."""
+        return subprocess.Popen(
+            [*self.prefix, sys.executable, "-m", "wardround", *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **_QUIET, **self.environment, "PYTHONUNBUFFERED": "1"},
+        )
+
     def run(self, *command: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         """Run any command to its end."""
         return subprocess.run(
@@ -111,13 +124,16 @@ def one_machine(names: Sequence[str]) -> dict[str, Host]:
 
 
 @contextmanager
-def separate(names: Sequence[str], *, serving: str, port: int) -> Iterator[dict[str, Host]]:
+def separate(
+    names: Sequence[str], *, serving: str, port: int, confined: Sequence[str] = ()
+) -> Iterator[dict[str, Host]]:
     """Yield one host for each name, on one network; all is gone at the end.
 
     Args:
         names: Of the hosts, at most 200.
         serving: The one that others may connect to.
         port: Its only open TCP port.
+        confined: Hosts that can begin no connection but to that port.
     """
     with ExitStack() as stack:
         tag = f"wr{os.getpid()}"
@@ -136,13 +152,20 @@ def separate(names: Sequence[str], *, serving: str, port: int) -> Iterator[dict[
             _connect(space, switch, number, addresses[name])
             _name(space, resolved)
             stack.callback(shutil.rmtree, _NAMES / space, ignore_errors=True)
-            firewall(space, port if name == serving else None)
+            only = (addresses[serving], port) if name in confined else None
+            firewall(space, port if name == serving else None, only=only)
             hosts[name] = Host(name=name, address=f"{name}.test", prefix=("ip", "netns", "exec", space))
         yield hosts
 
 
-def firewall(space: str, port: int | None) -> None:
-    """Drop everything inbound that answers nothing of our own, but for one port where there is one."""
+def firewall(space: str, port: int | None, *, only: tuple[str, int] | None = None) -> None:
+    """Drop everything inbound that answers nothing of our own, but for one port where there is one.
+
+    Args:
+        space: The namespace.
+        port: The TCP port that is open to others.
+        only: The one address and TCP port that may be connected to from here; None: all may.
+    """
     opened = f"tcp dport {port} accept" if port else ""
     rules = f"""
 table inet wardround {{
@@ -151,6 +174,18 @@ table inet wardround {{
     iif lo accept
     ct state established,related accept
     {opened}
+    counter comment "dropped"
+  }}
+}}
+"""
+    if only:
+        rules += f"""
+table inet wardround {{
+  chain output {{
+    type filter hook output priority 0; policy drop;
+    oif lo accept
+    ct state established,related accept
+    ip daddr {only[0]} tcp dport {only[1]} accept
     counter comment "dropped"
   }}
 }}
@@ -164,9 +199,9 @@ table inet wardround {{
     )
 
 
-def dropped(host: Host) -> int:
-    """Return how many packets a host's firewall has dropped so far."""
-    listed = host.run("nft", "list", "table", "inet", "wardround").stdout
+def dropped(host: Host, chain: str = "input") -> int:
+    """Return how many packets a host's firewall has dropped so far: inbound, or `output`, where it is confined."""
+    listed = host.run("nft", "list", "chain", "inet", "wardround", chain).stdout
     line = next(line for line in listed.splitlines() if "counter packets" in line)
     return int(line.split("packets")[1].split()[0])
 
@@ -186,6 +221,9 @@ def _connect(space: str, switch: str, number: int, address: str) -> None:
     port = f"port{number}"
     _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "uplink", "netns", space)
     _ip("-n", switch, "link", "set", port, "master", "bridge", "up")
+    _ip(
+        "netns", "exec", space, "sysctl", "-qw", "net.ipv6.conf.uplink.disable_ipv6=1"
+    )  # its chatter is no attempt
     _ip("-n", space, "addr", "add", f"{address}/24", "dev", "uplink")
     _ip("-n", space, "link", "set", "uplink", "up")
 
