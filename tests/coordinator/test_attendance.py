@@ -256,7 +256,7 @@ def test_a_hint_that_is_none_or_too_short_cannot_make_a_job_burn_its_rounds(
 ) -> None:
     ward = Ward(tmp_path, rounds=12, evaluate=(), heldout_epsilon="0")
     ward.start()
-    monkeypatch.setattr("coordinator.attendance.WILLING_POLL_SECONDS", 60.0)
+    monkeypatch.setattr("coordinator.attendance.WILLING_POLL_SECONDS", 1e6)
     monkeypatch.setattr(ward.sequencer, "wait", passing(ward))
 
     def answer(name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
