@@ -24,13 +24,13 @@ from client.exchange import Handle
 from client.follower import Sight
 from client.oversight import Oversight
 from client.standing import RESTORED
-from client.troubles import LOG, ROUNDS, Troubles
+from client.troubles import CLOCK, LOG, ROUNDS, Troubles
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
 from ledger.records import Abort, Round, Start
 
 IDLE_SECONDS = 5.0  # between turns of the enrolment that nothing asked for
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = (0.5, 5.0)  # first and longest, after a turn that the coordinator or the worker failed
 WATCH_SECONDS = 0.5  # between looks at the decisions of persons
 STOP_SECONDS = 5.0  # a round in hand is let to its end for so long
 Tell = Callable[[dict[str, Any]], None]
@@ -79,6 +79,7 @@ class Agent:
         self._enrolment = Enrolment(self._premises, tell)
         self._oversight = Oversight(self._premises, tell)
         self._troubles = Troubles(tell, clock)
+        self._premises.consortium.time.tell = partial(self._troubles.report, CLOCK)
         hooks = Hooks(
             approvals=self._enrolment.approval_of,
             report=self._report,
@@ -208,10 +209,10 @@ class Agent:
             self._node.hurry()
 
     def _enrol(self) -> None:
-        warm = False
+        warm, retry = False, RETRY_SECONDS[0]
         while not self._stopping.is_set():
             self._work.clear()
-            wait, stamp = RETRY_SECONDS, self._premises.decisions.stamp()
+            wait, stamp = RETRY_SECONDS[0], self._premises.decisions.stamp()
             if self._premises.renewed():
                 self.renewed = True
                 self.stop()
@@ -225,8 +226,10 @@ class Agent:
                         self._premises.worker.warm()
                         warm = True
                         continue
+                retry = RETRY_SECONDS[0]
             except (UnreachableError, WorkerError) as error:
                 _log.info("%s", error)
+                wait, retry = retry, min(2 * retry, RETRY_SECONDS[1])
             self._rest(wait, stamp)
 
     def _reload(self) -> None:
@@ -268,9 +271,11 @@ class Agent:
         # Charged: only now does the log's lead vanish, so a crash before this line leads here again.
         standing.ask_person(RESTORED)
         _log.error(
-            "the privacy account is older than the log: it came from a backup. %d jobs were charged whole and this "
-            "hospital withdraws from them; take a new witness key, then run `wardround hospital resume`",
-            len(jobs),
+            "the privacy account is older than the log: this folder came from a backup, or a copy of it runs "
+            "elsewhere: then let one of them run alone. %d jobs were charged whole and this hospital withdraws from "
+            "them. Take a new witness key (`wardround member rotate %s --witness`), then stop the agent, run "
+            "`wardround hospital resume`, and start it again",
+            *(len(jobs), hospital.folder),
         )
         self._tell({"event": "person", "reason": "restored"})
         self._work.set()

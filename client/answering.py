@@ -151,14 +151,16 @@ class Answering:
         """Return the signed approval of a job, which is on the disk with the snapshot that it commits to."""
         parts, found = self._parts, sight.state.jobs[job]
         number = sight.state.approval_numbers.get(parts.hospital.name, 0) + 1
+        # Decided anew each time: policy and account may allow less than when an earlier approval was written.
+        offer = approval.offer_of(sight.state, parts.hospital, parts.account)
+        terms = approval.decide(found.record, offer)
         if (kept := self.kept(job)) is not None:
             made = envelope.parse_entry(kept).record
             assert isinstance(made, Approval)
-            if made.number == number:
+            same = (made.epsilon, made.training, made.evaluation)
+            if made.number == number and same == (terms.epsilon, terms.training, terms.evaluation):
                 return kept
-        # Decided anew where an earlier approval is spent: the account may hold less than it did then.
-        offer = approval.offer_of(sight.state, parts.hospital, parts.account)
-        return self._prepare(sight, job, approval.decide(found.record, offer), number)
+        return self._prepare(sight, job, terms, number)
 
     def _prepare(self, sight: Sight, job: str, terms: approval.Terms, number: int) -> bytes:
         parts = self._parts

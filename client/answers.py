@@ -32,6 +32,11 @@ def reason(answer: httpx.Response) -> str:
     return "".join(c if c.isprintable() else "?" for c in text[:300]) or "no reason given"
 
 
+def statement(fields: Mapping[str, Any]) -> bytes:
+    """Return what an answer says that the coordinator signed; JSON can spell half of a surrogate pair."""
+    return str(fields.get("statement", "")).encode("utf-8", "backslashreplace")
+
+
 def expect(answer: httpx.Response) -> httpx.Response:
     """Return an answer with status 200. Raises UnreachableError."""
     if answer.status_code != httpx.codes.OK:
@@ -52,8 +57,9 @@ def json_object(answer: httpx.Response) -> Mapping[str, Any]:
         value = None
     fields: Mapping[str, Any] = value if isinstance(value, dict) else {}
     if answer.status_code in _REFUSED:
-        statement = str(fields.get("statement", "")).encode()
-        raise PostRefusedError(answer.status_code, str(fields.get("rule", "")), reason(answer), statement)
+        raise PostRefusedError(
+            answer.status_code, str(fields.get("rule", "")), reason(answer), statement(fields)
+        )
     if not isinstance(value, dict):
         raise UnreachableError("the coordinator's answer is no JSON object")
     expect(answer)

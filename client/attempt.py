@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client import gate, hours, receipts
+from client import gate, receipts, sitting_out
 from client.accounting import event_of
 from client.approval import spec_of
 from client.charges import Charge
@@ -261,21 +261,20 @@ class Attempts:
         number, code = self._skipped.get(question.job, (0, ""))
         if number == question.round:
             return code
-        now = self._parts.clock()
-        if now < self._parts.decisions.paused_until:
-            return "paused"
-        if not hours.is_open(self._parts.hospital.policy.hours, hours.local(now)):
-            return "hours"
+        now, hours = self._parts.clock(), self._parts.hospital.policy.hours
+        if code := sitting_out.code(now, self._parts.decisions.paused_until, hours):
+            return code
         # The worker may be preparing another job: a charge that then finds no time to train would be wasted.
         return "" if self._parts.worker.is_free_within((question.deadline - now) / 2) else "busy"
 
     def _skip(self, order: Order, sight: Sight, code: str) -> Reply:
-        question = order.question
+        parts, question = self._parts, order.question
         self._skipped[question.job] = (question.round, code)
-        skip = receipts.skip(
-            sight.state.origin, self._parts.hospital.name, question.job, question.round, code
-        )
-        return Reply(config={"kind": "skip", "record": envelope.sign(skip, self._parts.identity)})
+        skip = receipts.skip(sight.state.origin, parts.hospital.name, question.job, question.round, code)
+        paused, hours = parts.decisions.paused_until, parts.hospital.policy.hours
+        hint = sitting_out.retry_after(code, parts.clock(), paused, hours)
+        record = envelope.sign(skip, parts.identity)
+        return Reply(config={"kind": "skip", "record": record, "retry_after": hint})
 
 
 def _stored(reply: Stored, order: Order) -> Reply:

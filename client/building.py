@@ -23,7 +23,11 @@ from client.settings import Limits
 
 START_SECONDS = 120.0  # importing torch on a busy machine
 MAX_GRAPH = 16 << 20  # bytes, as `client.model_graph`, which needs torch
-_SIGNALS = {signal.SIGSYS: "model-system", signal.SIGXCPU: "model-time", signal.SIGKILL: "model-memory"}
+_SIGNALS: dict[int, str] = {
+    signal.SIGSYS: "model-system",
+    signal.SIGXCPU: "model-time",
+    signal.SIGKILL: "model-memory",
+}
 _POLL_SECONDS = 0.01
 
 
@@ -109,7 +113,7 @@ def build(
     finally:
         _end(builder)
     if answer.get("code") != "ok":
-        raise _declined(str(answer.get("code")), answer.get("line"))
+        raise _declined(_of_a_model(answer.get("code")), answer.get("line"))
     return graph
 
 
@@ -122,6 +126,11 @@ def _await_ready(builder: Builder) -> None:
         ) from None
     if answer.get("code") != "ready":
         raise _declined("sandbox", answer.get("line"))
+
+
+def _of_a_model(code: object) -> str:
+    """Return a code that job code chose, if it is about a model: it says nothing of the hospital on the record."""
+    return str(code) if str(code).startswith("model-") else "model-crash"
 
 
 def _declined(code: str, line: object = None) -> DeclinedError:
@@ -143,7 +152,7 @@ def _fate(pid: int, until: float) -> str:
         time.sleep(_POLL_SECONDS)
     if ended.si_code == os.CLD_EXITED:
         return STATUS.get(ended.si_status, "model-crash")
-    return _SIGNALS.get(signal.Signals(ended.si_status), "model-crash")
+    return _SIGNALS.get(ended.si_status, "model-crash")  # a number: not every signal has a name
 
 
 def _end(builder: Builder) -> None:

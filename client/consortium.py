@@ -2,8 +2,7 @@
 
 Outbound HTTPS only, through the proxy that a person named, checked against the one certificate that came with the
 invitation; every request is signed with the member's identity key. Nothing that comes back is believed here: log
-files are judged by `ledger.mirror`, blobs are compared with their digest. Any failure is an `UnreachableError` to try
-again after, and never ends the agent.
+files are judged by `ledger.mirror`, blobs compared with their digest. A failure is an `UnreachableError`: try again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from typing import Any
 
 import httpx
 
-from client.answers import expect, json_object, plain_headers, reason
+from client.answers import expect, json_object, plain_headers, reason, statement
+from client.coordinator_time import CoordinatorTime
 from client.ear import Ear
 from client.errors import ConfigError, PostRefusedError, UnreachableError
 from ledger import signed_request
@@ -30,7 +30,10 @@ from ledger.source import MAX_FILE_SIZE
 from ledger.store import PENDING
 
 REQUEST_SECONDS = 30.0
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 20.0  # a hundred agents may come at once, and the coordinator's handshakes queue
+KEPT_SECONDS = (
+    50.0  # an idle connection: longer than a poll, less than the 60 s after which the port hangs up
+)
 MAX_ANSWER = 1 << 20  # bytes of an answer of the API
 REPORT_HEADER = "wardround-report"  # the log was restarted and asks its witnesses where they are
 
@@ -48,6 +51,7 @@ class Consortium:
 
     Attributes:
         ear: Told of every record that is handed in, once somebody listens.
+        time: What signed requests state; it knows how far the coordinator's clock is from this one's.
     """
 
     ear: Ear | None = None
@@ -87,12 +91,13 @@ class Consortium:
             base_url=f"https://{address}",
             verify=context,
             timeout=httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),  # a handshake costs more than ten requests
             transport=transport,
             proxy=proxy or None,
             trust_env=False,  # a proxy must be chosen by a person, not found
         )
         self._key = key
-        self._clock = clock
+        self.time = CoordinatorTime(clock)
         self._spare = spare
 
     def close(self) -> None:
@@ -141,7 +146,7 @@ class Consortium:
                 self.ear.heard(entry, error.statement)
             raise
         if self.ear is not None:
-            self.ear.heard(entry, str(answer.get("statement", "")).encode())
+            self.ear.heard(entry, statement(answer))
         return str(answer.get("digest", ""))
 
     def post_cosignature(self, size: int, line: Signature) -> bool:
@@ -203,10 +208,6 @@ class Consortium:
             raise FileNotFoundError(path)
         return expect(answer).content
 
-    def put(self, path: str, content: bytes) -> Mapping[str, Any]:
-        """Deposit a file. Raises as `post`."""
-        return self._object("PUT", path, content, MAX_ANSWER)
-
     def get(self, path: str, limit: int = MAX_ANSWER, seconds: float = REQUEST_SECONDS) -> Mapping[str, Any]:
         """Return a JSON answer of at most `limit` bytes, waiting for it so long. Raises as `post`."""
         return self._object("GET", path, None, limit, seconds)
@@ -243,15 +244,20 @@ class Consortium:
         content: bytes | None = None,
         timeout: httpx.Timeout | None = None,
     ) -> httpx.Response:
+        learnt = False
         for key in self._keys():
-            request = self._client.build_request(
-                method, path, params=params, content=content, timeout=timeout or self._client.timeout
-            )
-            self._sign(request, content, key)
-            answer = self._send(request, path, limit)
-            if answer.status_code != httpx.codes.UNAUTHORIZED:
-                self._key = key
-                return answer
+            while True:
+                request = self._client.build_request(
+                    method, path, params=params, content=content, timeout=timeout or self._client.timeout
+                )
+                self._sign(request, content, key)
+                answer = self._send(request, path, limit)
+                if answer.status_code != httpx.codes.UNAUTHORIZED:
+                    self._key = key
+                    return answer
+                if key is None or learnt or not self.time.learn(answer.headers.get("date", "")):
+                    break
+                learnt = True  # signed once more, by the coordinator's own time
         raise UnreachableError(f"the coordinator does not take this member's requests: {reason(answer)}")
 
     def _keys(self) -> Iterator[SigningKey | None]:
@@ -285,13 +291,9 @@ class Consortium:
             return
         target = request.url.raw_path.decode("ascii")
         try:
+            created, nonce = self.time.now(), secrets.token_hex(16)
             headers = signed_request.sign(
-                key,
-                method=request.method,
-                target=target,
-                body=content,
-                created=int(self._clock()),
-                nonce=secrets.token_hex(16),
+                key, method=request.method, target=target, body=content, created=created, nonce=nonce
             )
         except MalformedError as error:
             raise UnreachableError(f"{target[:80]} cannot be asked for: {error}") from None

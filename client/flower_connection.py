@@ -19,6 +19,7 @@ What has to be known about Flower 1.41 here:
 from __future__ import annotations
 
 import logging
+import random
 import ssl
 import threading
 import time
@@ -42,6 +43,7 @@ from client.errors import NodeKeyError
 HEARTBEAT_SECONDS = 10.0  # Flower's minimum; a node silent for twice as long counts as away
 HEARTBEAT_TICK = 0.5  # seconds between looks at the clock
 TIMEOUT = 30.0  # seconds of one request: flwr's own
+KEPT_SECONDS = 50.0  # an idle connection, beyond a heartbeat; the coordinator hangs up after 60 s
 RETRY_WAIT = (0.2, 10.0)  # seconds, first and longest, after a failed request
 
 _Question = TypeVar("_Question")
@@ -64,6 +66,7 @@ class NodeSettings:
     busy_seconds: float = 0.05  # between requests while a message is expected
     idle_seconds: float = 1.0  # between requests when nothing happens
     max_message: int = 256 << 20  # bytes
+    jitter: Callable[[], float] = random.random  # 0 to 1; spreads tries of many agents
 
 
 class UnauthorizedError(Exception):
@@ -128,7 +131,7 @@ class Connection:
                 if self._take_over():
                     continue
                 self._report("the coordinator has not admitted this node's key")
-            self.sleep(wait)
+            self.sleep(wait * (0.5 + self._settings.jitter()))
             wait = min(2 * wait, longest)
         try:
             self._settings.id_file.write_text(str(node_id))
@@ -164,7 +167,7 @@ class Connection:
                 if self.node_id is not None:
                     self._report("")
                 return answer
-            self.sleep(wait)
+            self.sleep(wait * (0.5 + self._settings.jitter()))
             wait = min(2 * wait, longest)
 
     def beat(self) -> None:
@@ -241,7 +244,11 @@ class _FleetClient(FleetHttpClient):
         )
         self._client.close()
         self._client = httpx.Client(  # flwr offers neither setting
-            verify=context, timeout=TIMEOUT, proxy=settings.proxy or None, trust_env=False
+            verify=context,
+            timeout=TIMEOUT,
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
+            proxy=settings.proxy or None,
+            trust_env=False,
         )
 
 

@@ -8,14 +8,17 @@ the mirror, another the hand-over: a round waits for the cosignature that the lo
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from client.consortium import Consortium, Pending
+from client import news
+from client.consortium import Consortium
 from client.errors import PostRefusedError, UnreachableError
 from client.gate import refuse
+from client.news import News
 from ledger.checkpoint import Checkpoint
 from ledger.envelope import Entry, parse_entry
 from ledger.errors import InconsistentError, LedgerError, RuleError, StorageError
@@ -30,7 +33,10 @@ from ledger.witness import ClockError
 
 POLL_SECONDS = 25.0
 BACKOFF = (0.05, 5.0)  # seconds, first and longest, after a failure
-REPORT_SECONDS = 0.2  # between reports to a log that may not write yet
+REPORT_SECONDS = (
+    0.2,
+    3.0,
+)  # between reports to a log that may not write yet, first and longest: others report too
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +61,7 @@ class Follower:
         key: SigningKey,
         clock: Callable[[], float],
         may_cosign: Callable[[], bool] = lambda: True,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         """Take over an open mirror.
 
@@ -64,15 +71,18 @@ class Follower:
             key: The witness key.
             clock: Unix seconds.
             may_cosign: False while a person has to look first.
+            jitter: 0 to 1; spreads tries, so that a hundred agents do not come back in step.
         """
         self._mirror = mirror
         self._consortium = consortium
         self._key = key
         self._clock = clock
         self._may_cosign = may_cosign
+        self._jitter = jitter
         self._lock = threading.RLock()
         self._posting = threading.Lock()
         self._closed = False
+        self._reported = ("", REPORT_SECONDS[0])  # nonce of the last report, and the wait after the next one
         self._posted = 0  # size of the largest checkpoint whose cosignature was handed over
 
     def close(self) -> None:
@@ -95,14 +105,20 @@ class Follower:
                 conflict=self._mirror.conflict() is not None,
             )
 
-    def pull(self, note: bytes | None = None) -> list[Entry]:
+    def pull(self, note: bytes | None = None, found: News | None = None) -> list[Entry]:
         """Accept what is new up to the newest pending checkpoint, or up to `note`; return the new entries.
+
+        Args:
+            note: A signed checkpoint in place of the newest one.
+            found: What is known of the log's files already.
 
         Raises:
             LedgerError: see `Mirror.follow`.
             UnreachableError: the log cannot be read.
         """
         read = self._consortium.read if note is None else _overlaid(self._consortium.read, {PENDING: note})
+        if found is not None:
+            read = found.over(read, self._mirror.entries)  # used below, under the lock
         with self._lock:
             if self._closed:
                 raise UnreachableError("the agent stops")
@@ -231,21 +247,21 @@ class Follower:
                     trouble = str(error)
                     _log.warning("%s", trouble)
                     report(trouble)
-            stopping.wait(wait)
+            stopping.wait(wait * (0.5 + self._jitter()))
             wait = min(2 * wait, longest)
 
     def _step(self) -> list[Entry]:
         with self._lock:
             size = self._mirror.size
         owed = self._posted < size and self._may_cosign()  # after a restart, or a failed request
-        pending = self._consortium.wait_for_pending(size, 0 if owed else POLL_SECONDS)
-        new = self.pull(pending.note)
+        found = news.ask(self._consortium, size, 0 if owed else POLL_SECONDS)
+        new = self.pull(found=found)
         self.cosign()
-        if pending.report and self._may_cosign():
-            self._report(pending)
+        if found.report and self._may_cosign():
+            self._report(found)
         return new
 
-    def _report(self, pending: Pending) -> None:
+    def _report(self, pending: News) -> None:
         """Tell a log that was restarted what was signed last, and give it back what it lost."""
         shown = Checkpoint.from_text(Note.from_bytes(pending.note).text).size
         with self._lock:
@@ -255,7 +271,10 @@ class Follower:
         with suppress(PostRefusedError):  # its nonce is of an earlier start: the next poll brings the new one
             if self._consortium.post_report(pending.report, note, lost):
                 return
-        threading.Event().wait(REPORT_SECONDS)
+        nonce, wait = self._reported
+        wait = wait if nonce == pending.report else REPORT_SECONDS[0]
+        self._reported = (pending.report, min(2 * wait, REPORT_SECONDS[1]))
+        threading.Event().wait(wait)
 
 
 def _overlaid(read: Read, files: Mapping[str, bytes | None]) -> Read:

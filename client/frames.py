@@ -19,6 +19,7 @@ MAX_HEADER = 1 << 16
 MAX_BODY = 4 << 30
 _LENGTHS = struct.Struct(">IQ")
 _PIECE = 1 << 20
+_LONGEST = (1 << 31) - 1  # milliseconds that can be waited for at once
 
 
 def send(
@@ -93,5 +94,5 @@ def _wait(*, reading: int | None = None, writing: int | None = None, until: floa
         poll.register(reading, select.POLLIN)
     if writing is not None:
         poll.register(writing, select.POLLOUT)
-    if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+    if not poll.poll(min(max(0.0, until - time.monotonic()) * 1000, _LONGEST)):
         raise TimeoutError

@@ -7,8 +7,9 @@ twice; in the night in which they go forward, an hour that does not come is neve
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +20,8 @@ _DAY = "|".join(DAYS)
 _MINUTE = r"([01][0-9]|2[0-3]):([0-5][0-9])"
 _SPAN = re.compile(rf"(?:({_DAY})(?:-({_DAY}))? )?{_MINUTE}-(?:{_MINUTE}|(24:00))", re.ASCII)
 _WHOLE_DAY = 24 * 60  # minutes
+_QUARTER = 15  # minutes: clocks change at such a boundary, and every zone's difference is a multiple of it
+_HORIZON = 8 * _WHOLE_DAY  # minutes: a week's hours come again within it, clock changes or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +82,32 @@ def is_open(spans: Iterable[str], moment: datetime) -> bool:
 def local(seconds: float) -> datetime:
     """Return Unix seconds as this machine's local time."""
     return datetime.fromtimestamp(seconds).astimezone()
+
+
+def next_open(
+    spans: Sequence[str], seconds: float, to_local: Callable[[float], datetime] = local
+) -> int | None:
+    """Return when training is allowed next, Unix seconds, rounded up; None where that is more than a week away.
+
+    It is searched by the clock on the wall as it will run, so nights in which clocks change are right too.
+
+    Args:
+        spans: As `parse` reads them.
+        seconds: From when on, Unix seconds.
+        to_local: Returns Unix seconds as local time: a time of one zone's moment does not tell the zone's rules.
+
+    Raises:
+        MalformedError: a span is none.
+    """
+    if is_open(spans, to_local(seconds)):
+        return math.ceil(seconds)
+    parsed = [parse(span) for span in spans]
+    first = math.floor(seconds) // 60 + 1  # minutes since 1970
+    for quarter in range(first // _QUARTER, (first + _HORIZON) // _QUARTER):
+        wall = to_local(quarter * _QUARTER * 60)
+        begins = wall.hour * 60 + wall.minute
+        for minute in range(_QUARTER):
+            number = quarter * _QUARTER + minute
+            if number >= first and any(span.holds(wall.weekday(), begins + minute) for span in parsed):
+                return number * 60
+    return None

@@ -104,7 +104,7 @@ def figures(status: Mapping[str, Any], job: str) -> str:
             continue
         try:
             low, middle, high = (float(value[key]) for key in ("low", "value", "high"))
-        except (TypeError, ValueError, KeyError):
+        except (TypeError, ValueError, KeyError, OverflowError):
             continue
         parts.append(f"{label} {middle:.3f} ({low:.3f} to {high:.3f})")
     return f"{', '.join(parts)}, {WORD}" if parts else ""

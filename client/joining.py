@@ -24,6 +24,7 @@ from client.doorstep import Doorstep, fetch_authority
 from client.errors import JoiningError, LocalStateError, UnreachableError
 from client.member import FILE as MEMBER_FILE
 from client.private_file import read_private, remove_private, write_private
+from client.visible import shown
 from ledger import canonical, envelope, joining, records
 from ledger.encoding import decode_base64, encode_base64
 from ledger.errors import MalformedError
@@ -132,7 +133,7 @@ class Joining:
                 if answer is not None:
                     found, wait = answer, WAITS[0]
                     continue
-            if (line := _progress(found)) != said:
+            if (line := shown(_progress(found))) != said:
                 self._say(line)
                 said, wait = line, WAITS[0]
             threading.Event().wait(wait)
@@ -141,11 +142,16 @@ class Joining:
         return state
 
     def _sign(
-        self, state: Unfinished, door: Doorstep, shown: str
+        self, state: Unfinished, door: Doorstep, asked: str
     ) -> tuple[Unfinished, Mapping[str, Any] | None]:
         """Sign what the coordinator shows, if it is what it must be and a person has compared it."""
-        record = records.parse(decode_base64(shown, "record"))
+        record = records.parse(decode_base64(asked, "record"))
         if isinstance(record, Charter):
+            if state.invited.charter not in ("", record.digest()):
+                raise JoiningError(
+                    "the coordinator shows another charter than the one that the invitation names: tell the members, "
+                    "sign nothing"
+                )
             charter_check.require_mine(record, state.deposited)
             digest = record.digest()
             if state.signed != digest:

@@ -23,6 +23,7 @@ from ledger.encoding import encode_base64
 
 MAX_TEXT = 64 << 20  # bytes of an agreement
 LOOK_SECONDS = 1.0
+WITHOUT_LOOKING = 16  # hex digits of a proposal that is signed without being looked at
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,6 +91,10 @@ def sign(
     Example: wardround member sign hospitals/northgate 5f0c3a
     """
     with _member(directory) as (mine, door):
+        if yes and len(proposal) < WITHOUT_LOOKING:
+            raise ProposalError(
+                f"with --yes give {WITHOUT_LOOKING} digits or more: another proposal can be made to begin with fewer"
+            )
         found = proposals.fetch(door, proposal)
         shown = list(proposals.words(found, _text(text)))
         if found.ended:

@@ -167,6 +167,7 @@ def _watcher(leave: Callable[[int], object]) -> Callable[[str, tuple[Any, ...]],
 def main() -> None:
     """Become the builder: a job's code on standard input, an answer on standard output."""
     memory_mib, seconds = int(sys.argv[1]), int(sys.argv[2])
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # whatever a library of the agent's left to be inherited
     writing = os.dup(1)
     os.dup2(2, 1)  # standard error is nowhere: what the code prints goes there
     os.chdir("/")

@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from client import receipts
+from client.answers import statement
 from client.custody import Finding
 from client.errors import PostRefusedError, UnreachableError
 from client.follower import Sight
@@ -144,8 +145,7 @@ class Oversight:
                 if error.status != NOT_YET:
                     stopping.wait(RETRY_SECONDS)
             else:
-                statement = str(answer.get("statement", "")).encode()
-                if not self._parts.custody.acknowledged(receipt, statement, self._key()):
+                if not self._parts.custody.acknowledged(receipt, statement(answer), self._key()):
                     _log.warning("what the coordinator sent is no acknowledgement of receipt %s", digest[:12])
                 return True
             if left <= 0:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from client.visible import shown
+
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 
 
@@ -29,8 +31,8 @@ class Finding:
         return FAULTS[self.code][1] if self.code in FAULTS else ""
 
     def line(self) -> str:
-        """Return it in one line."""
-        text = f"{self.level:<8} {self.code}: {self.sentence}"
+        """Return it in one line; words of others in it cannot move a terminal's cursor."""
+        text = f"{self.level:<8} {self.code}: {shown(self.sentence)}"
         return f"{text}. To do: {self.remedy}" if self.remedy else text
 
 

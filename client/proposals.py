@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from client import visible
 from client.consortium import REQUEST_SECONDS, Consortium
 from client.errors import ProposalError
 from ledger import envelope, records
@@ -124,7 +125,7 @@ def decline(door: Consortium, digest: str) -> Proposal:
 
 
 def words(proposal: Proposal, text: bytes | None = None) -> Iterator[str]:
-    """Yield what a proposal does, in plain words.
+    """Yield what a proposal does, in plain words; nothing in it can move a terminal's cursor or hide.
 
     Args:
         proposal: The proposal.
@@ -133,6 +134,10 @@ def words(proposal: Proposal, text: bytes | None = None) -> Iterator[str]:
     Raises:
         ProposalError: the text is another one than the agreement's.
     """
+    yield from map(visible.shown, _words(proposal, text))
+
+
+def _words(proposal: Proposal, text: bytes | None) -> Iterator[str]:
     record = proposal.record
     yield f"proposal {' '.join(groups(proposal.digest)[:4])} ..., by {proposal.by} on {_when(proposal.at)}"
     if isinstance(record, Amendment):
@@ -150,6 +155,8 @@ def _amendment(record: Amendment) -> Iterator[str]:
     yield f"It amends version {record.replaces} of the charter of {record.origin}:"
     for member in record.add:
         yield f"  {member.name} becomes a member as {member.role}, with the key {member.key[:_SHOWN]}..."
+        if member.witness:
+            yield f"    and a witness, who decides with the others, with the key {member.witness}"
     for name in record.remove:
         yield f"  {name} is no member any more; the name is never used again"
     for change in record.rotate:

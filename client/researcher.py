@@ -250,8 +250,8 @@ class Researcher:
                 "this version makes other first parameters than the submitted job names: submit with the version "
                 f"that made it, or move {job_folder.SUBMITTED} away"
             )
-        for digest, data, kind in job_record.blobs(folder, initial):
-            self.door.put(f"/api/blobs/{digest}?kind={kind}", data)
+        for _, data, kind in job_record.blobs(folder, initial):
+            self.door.put_blob(data, kind)
 
     def _post(self, record: Record) -> None:
         self.door.post_record(envelope.sign(record, self._key))

@@ -1,6 +1,7 @@
 """A member's next keys: made beside the old ones, brought onto the log by an amendment, and put in force by the log.
 
     keys/identity.key.next, keys/witness.key.next   wait until the log names them; then they replace the old ones
+    keys/identity.key.previous, ...                 what they replaced: in force again where that log comes to nothing
     keys/node.pem.next                              waits until the coordinator has taken it
 Which keys are in force is what the log says, never what a file's name says: a crash anywhere leaves files that the
 next look puts right. A running agent looks too, and goes on with what is in force.
@@ -16,7 +17,7 @@ from pathlib import Path
 from client.config import read_file, read_key
 from client.consortium import Consortium
 from client.errors import ConfigError, LocalStateError, ProposalError
-from client.private_file import read_private, write_private
+from client.private_file import read_private, remove_private, write_private
 from ledger import envelope, joining
 from ledger.errors import MalformedError
 from ledger.joining import NodeChange
@@ -26,7 +27,7 @@ from ledger.signature import SEED_SIZE, KeyType, SigningKey
 from ledger.state import State
 from ledger.values import KeyChange, Member
 
-NEXT = ".next"
+NEXT, PREVIOUS = ".next", ".previous"
 MAX_SIZE = 4096  # bytes
 _KINDS = {"identity.key": KeyType.ED25519, "witness.key": KeyType.COSIGNATURE}
 
@@ -88,17 +89,32 @@ def settle(folder: Path, state: State, name: str) -> bool:
         ConfigError, LocalStateError: a key's file cannot be read or written.
     """
     member = state.member(name)
-    changed = False
     in_force = {member.key, member.witness} if member is not None else set()
-    for file, kind in _KINDS.items():
-        path = folder / "keys" / f"{file}{NEXT}"
-        if not path.exists():
-            continue
-        key = read_key(path, kind)
-        if not in_force.isdisjoint((envelope.public_hex(key), key.verifier.to_text())):
-            replace_private(path, folder / "keys" / file)
-            changed = True
-    return changed
+    changed = [_settle(folder / "keys" / file, kind, in_force) for file, kind in _KINDS.items()]
+    return any(changed)
+
+
+def _settle(path: Path, kind: KeyType, in_force: set[str]) -> bool:
+    """Have one file hold the key in force, if there is one; a checkpoint that is not final yet can be undone."""
+    new, old = (path.with_name(path.name + suffix) for suffix in (NEXT, PREVIOUS))
+    if not (new.exists() or old.exists()):
+        return False
+    now = read_key(path, kind)
+    if _is(now, in_force):
+        if new.exists() and read_key(new, kind) == now:  # a crash came before the last step
+            remove_private(new)
+            return True
+        return False
+    for found, kept in ((new, old), (old, new)):
+        if found.exists() and _is(read_key(found, kind), in_force):
+            write_private(kept, read_file(path))
+            replace_private(found, path)
+            return True
+    return False
+
+
+def _is(key: SigningKey, in_force: set[str]) -> bool:
+    return not in_force.isdisjoint((envelope.public_hex(key), key.verifier.to_text()))
 
 
 def waiting(folder: Path) -> bool:
@@ -107,9 +123,9 @@ def waiting(folder: Path) -> bool:
 
 
 def candidates(folder: Path) -> tuple[SigningKey, ...]:
-    """Return what may be the identity key of now: that in force on the disk, and the next one."""
+    """Return what may be the identity key of now: that in force on the disk, the next one, and the one before."""
     found = []
-    for file in ("identity.key", f"identity.key{NEXT}"):
+    for file in ("identity.key", f"identity.key{NEXT}", f"identity.key{PREVIOUS}"):
         with suppress(ConfigError):  # there is none, mostly
             found.append(read_key(folder / "keys" / file, KeyType.ED25519))
     return tuple(found)
@@ -159,10 +175,7 @@ def replace_private(new: Path, old: Path) -> None:
     if data is None:
         raise LocalStateError(f"{new} has vanished: give the command again")
     write_private(old, data)
-    try:
-        new.unlink()
-    except OSError as error:
-        raise LocalStateError(f"cannot remove {new}: {error.strerror}") from None
+    remove_private(new)
 
 
 def _next(folder: Path, file: str, name: str) -> SigningKey:

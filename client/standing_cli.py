@@ -17,8 +17,9 @@ from client.standing import RESTORED, Standing
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The hospital's folder, with hospital.toml.")]
 REASONS: dict[str, str] = {
     **FINDINGS,
-    RESTORED: "the privacy account came from a backup: every job was charged whole, nothing is cosigned; take a new "
-    "witness key first",
+    RESTORED: "the privacy account is older than the log: this folder came from a backup, or a copy of it runs "
+    "elsewhere: then let one of them run alone. Every job was charged whole and is withdrawn from, nothing is "
+    "cosigned; first take a new witness key: `wardround member rotate DIR --witness`",
     "receipt-missing": "a receipt of this hospital is neither on the log nor left out with a reason: if this folder "
     "was copied, another agent with the same key may have answered; run one agent alone",
 }

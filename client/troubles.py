@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LOG, ROUNDS = "log", "rounds"  # the log and records; Flower's messages
+CLOCK = "clock"  # whether this machine's clock is the coordinator's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,7 @@ class Worker:
 
     def is_free_within(self, seconds: float) -> bool:
         """Wait for the worker to have nothing in hand; tell whether it came to that in time."""
-        free = self._lock.acquire(timeout=max(0.0, seconds))
+        free = self._lock.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
         if free:
             self._lock.release()
         return free

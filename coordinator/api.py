@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,11 +25,13 @@ from coordinator.errors import ObjectedError
 from coordinator.handouts import Handouts
 from coordinator.routing import Call, Handler, refused
 from coordinator.sequencer import Sequencer
+from coordinator.standing import Standing
 from coordinator.voice import Voice
 from ledger.errors import MalformedError
 from ledger.signature import Signature
 
 Status = Callable[[], Mapping[str, Any]]
+_log = logging.getLogger(__name__)
 
 
 class Api:
@@ -54,6 +57,7 @@ class Api:
             acknowledgements: What was acknowledged.
         """
         self._sequencer = sequencer
+        self._told = sequencer.standing  # what the journal has said of its recovery
         self._blobs = blobs
         self._status = status
         self._handouts = handouts
@@ -110,6 +114,8 @@ class Api:
         entries = [_decoded(text) for text in found["entries"]]
         note = _encoded(found["note"])
         more = await run_in_threadpool(self._sequencer.report, found["nonce"], note, entries)
+        told, self._told = self._told, self._sequencer.standing
+        _tell_of_recovery(told, self._told)
         return JSONResponse({"writable": self._sequencer.standing.writable, "more": more})
 
     async def _blob(self, call: Call) -> Response:
@@ -142,6 +148,18 @@ class Api:
 
     async def _show_status(self, call: Call) -> Response:
         return JSONResponse(await run_in_threadpool(self._status), headers={"cache-control": "no-store"})
+
+
+def _tell_of_recovery(before: Standing, after: Standing) -> None:
+    """Have the journal say what a witness's report has changed."""
+    if (came := after.view.size - before.view.size) and not before.writable:
+        _log.warning(
+            "%d entries that this log had lost came back from a witness: it holds %d", came, after.view.size
+        )
+    if after.obstacle and after.obstacle != before.obstacle:
+        _log.warning("the log is read-only: %s", after.obstacle)
+    if after.writable and not before.writable:
+        _log.info("a quorum of the witnesses has reported: the log may be written")
 
 
 def _object(data: bytes, wanted: Mapping[str, type]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from coordinator import remote_rounds, status
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
+from coordinator.desk import Desk
 from coordinator.errors import CoordinatorError, StoppedError, TransportError
 from coordinator.evaluations import Evaluations
 from coordinator.exchange import Rounds
@@ -26,12 +27,12 @@ from coordinator.gateway import GatewaySettings
 from coordinator.nodes import DepositedNodes
 from coordinator.phases import Phases
 from coordinator.remote_rounds import RoundsServer
-from coordinator.rounds import Desk
 from coordinator.runner import Runner
 from coordinator.sequencer import Sequencer
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles
 from coordinator.voice import Voice
+from coordinator.waiting import Waits
 from ledger.errors import LedgerError
 from ledger.signature import SigningKey
 
@@ -66,6 +67,7 @@ class BackOffice:
         self._announce = announce
         self._clock = clock
         self._phases = Phases()
+        self._waits = Waits()
         self._runner: Runner | None = None
         self._nodes: DepositedNodes | None = None
         self._thread: threading.Thread | None = None
@@ -94,8 +96,8 @@ class BackOffice:
                 self._measured[digest] = (max(seen, len(history.closed)), known)
             measured = {digest: known for digest, (_, known) in self._measured.items()}
         problems = dict(self._runner.problems) if self._runner is not None else {}
-        found = status.status(standing, measured, self._phases.seconds(), problems)
-        return {**found, "trouble": self.trouble}
+        found = status.status(standing, measured, self._phases.seconds(), problems, self._waits.of)
+        return {**found, "trouble": self.trouble or self.sequencer.clock_trouble}
 
     def scan_nodes(self) -> None:
         """Make Flower's register follow the deposited keys, once it is there. Raises CoordinatorError."""
@@ -166,6 +168,7 @@ class BackOffice:
             patience_seconds=config.patience_seconds,
             clock=self._clock,
             acknowledgements=self.acknowledgements,
+            waits=self._waits,
         )
         self._runner = Runner(desk, superlink, nodes, config, self._announce)
         self.gateway = GatewaySettings(address=superlink.address, authority=self._tls.authority)

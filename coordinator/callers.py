@@ -6,19 +6,22 @@ member's; 403 for a member without the right. Every refusal is one line that say
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from coordinator.seen import BusyError, ReplayError, Seen, StaleError
+from coordinator.seen import WINDOW, BusyError, ReplayError, Seen, StaleError
 from coordinator.sequencer import Sequencer
 from ledger import signed_request
 from ledger.errors import LedgerError, MalformedError
 from ledger.signed_request import DIGEST, INPUT, SIGNATURE, Target
 from ledger.state import State
 from ledger.values import Member
+
+_log = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
@@ -37,6 +40,7 @@ class Callers:
         self._sequencer = sequencer
         self._seen = seen
         self._clock = clock
+        self._apart: set[str] = set()  # members whose clock was far from this one at their last request
 
     async def member(self, request: Request, roles: tuple[str, ...] = ()) -> Member:
         """Return the present member that signed a request.
@@ -63,12 +67,25 @@ class Callers:
             else:
                 self._seen.take(signed.key, signed.nonce, signed.created, now)
         except (StaleError, ReplayError) as error:
+            self._compare_clocks(member.name, signed.created - now)
             raise RefusedError(401, str(error)) from None
         except BusyError as error:
             raise RefusedError(429, str(error)) from None
         if roles and member.role not in roles:
             raise RefusedError(403, f"only for {' and '.join(roles)}: {member.name} is {member.role}")
+        self._apart.discard(member.name)
         return member
+
+    def _compare_clocks(self, name: str, ahead: int) -> None:
+        """Tell once that a member's clock is `ahead` seconds of this one, until a request of its is taken again."""
+        if abs(ahead) > WINDOW and name not in self._apart:
+            self._apart.add(name)
+            way = "ahead of" if ahead > 0 else "behind"
+            _log.warning(
+                "the clock of %s is %d s %s this machine's, so its requests are refused: if several members' are, "
+                "it is this machine's that is wrong",
+                *(name, abs(ahead), way),
+            )
 
 
 def member_of_key(state: State, key: str) -> Member | None:

@@ -21,6 +21,7 @@ from coordinator.histories import History
 from coordinator.metrics import BINS
 from coordinator.terms import plan, strategy
 from coordinator.updates import Readable
+from coordinator.waiting import read_hint
 from ledger import envelope
 from ledger.envelope import Entry
 from ledger.errors import LedgerError, RuleError
@@ -56,6 +57,7 @@ class Answer:
     Attributes:
         absent: Why there is no receipt: one of `ABSENT_CODES`; "" where there is one.
         refused: The code of a refusal, for this coordinator's own log only.
+        retry_after: When a hospital that skips would take part, as it says itself, in seconds from its reply.
     """
 
     hospital: str
@@ -63,8 +65,15 @@ class Answer:
     refused: str = ""
     receipt: Entry | None = None
     skip: Entry | None = None
+    retry_after: int | None = None
     update: Spooled | None = None
     metrics: Spooled | None = None
+
+    @property
+    def words(self) -> str:
+        """Why there is no receipt, for this coordinator's own log."""
+        code = self.refused if self.skip is None else getattr(self.skip.record, "code", "")
+        return f"{'skipped' if self.skip is not None else self.absent}{f' ({code})' if code else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +96,8 @@ def read_answer(hospital: str, arrival: Arrival, spool: Spool) -> Answer:
     entry = _entry(arrival.config.get("record" if kind == "skip" else "receipt"))
     if kind == "skip":
         skip = entry if entry is not None and isinstance(entry.record, Skip) else None
-        return Answer(hospital=hospital, absent="receipt", skip=skip)
+        hint = read_hint(arrival.config.get("retry_after"))
+        return Answer(hospital=hospital, absent="receipt", skip=skip, retry_after=hint)
     if kind != "receipt" or entry is None or not isinstance(entry.record, Receipt):
         return Answer(hospital=hospital, absent="receipt")
     return Answer(

@@ -93,6 +93,13 @@ LOG = (
         parameters=POLL, errors=(404,), summary="The newest checkpoint that a quorum of witnesses cosigned.",
     ),
     Endpoint(
+        name="news", method="GET", path="/api/news", who=MEMBER, media_type=JSON, schema=json_object(
+            pending=STRING, final=STRING, report=STRING, entries={"type": "array", "items": STRING},
+        ),
+        parameters=POLL, errors=(404,),
+        summary="Both checkpoints and the entries beyond `above`, base64; without these where they are many.",
+    ),
+    Endpoint(
         name="kept", method="GET", path=f"/log/{CHECKPOINTS}/{{size}}", who=MEMBER, media_type=TEXT, schema=STRING,
         parameters=(Parameter(name="size", pattern=NUMBER, summary="entries"),),
         summary="The final checkpoint of one size, kept for ever.",
@@ -139,7 +146,7 @@ API = (
         body=Body(media_type=JSON, max_bytes=MAX_REPORT, schema=json_object(
             nonce=STRING, note=STRING, entries={"type": "array", "items": STRING}
         )),
-        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT),
+        errors=(403, 409, 503), schema=json_object(writable=TRUTH, more=COUNT), frequent=True,
         summary="Tell a restarted log what a witness signed last, with the entries that it lost.",
     ),
     Endpoint(

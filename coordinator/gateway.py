@@ -10,6 +10,7 @@ Who calls is for the SuperLink to decide: its own headers, a timestamp signed by
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ class GatewaySettings:
     max_body: int = 16 << 20  # bytes; Flower cuts arrays into objects of 5 MiB
     max_connections: int = 64
     timeout_seconds: float = 30.0
+    transfer_seconds: float = 300.0  # for a request's body to arrive and be answered
 
 
 class Gateway:
@@ -69,6 +71,7 @@ class Gateway:
             transport: Replaces the network, for tests.
         """
         self._settings = settings
+        self._answers = True  # whether the SuperLink answered last time
         limits = httpx.Limits(
             max_connections=settings.max_connections,
             max_keepalive_connections=settings.max_connections,
@@ -99,20 +102,26 @@ class Gateway:
             return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
         small = int(length) <= SMALL_BODY
         try:
-            outgoing = self._client.build_request(
-                "POST",
-                path,
-                headers=_chosen(request.headers, _REQUEST_HEADERS) | {"content-length": length},
-                content=await request.body() if small else request.stream(),
-            )
-            answer = await self._client.send(outgoing, stream=True)
+            async with asyncio.timeout(self._settings.transfer_seconds):  # few connections lead upstream
+                outgoing = self._client.build_request(
+                    "POST",
+                    path,
+                    headers=_chosen(request.headers, _REQUEST_HEADERS) | {"content-length": length},
+                    content=await request.body() if small else request.stream(),
+                )
+                answer = await self._client.send(outgoing, stream=True)
+                self._answers = True
             headers = _chosen(answer.headers, _RESPONSE_HEADERS)
             if int(answer.headers.get("content-length", SMALL_BODY + 1)) <= SMALL_BODY:
                 return Response(await answer.aread(), answer.status_code, headers)
+        except TimeoutError:
+            return PlainTextResponse("the body did not arrive in time", status_code=408)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it
         except httpx.TransportError as error:
-            _log.warning("the SuperLink does not answer (%s)", type(error).__name__)
+            if self._answers:  # once, however many ask meanwhile
+                _log.warning("the SuperLink does not answer (%s)", type(error).__name__)
+            self._answers = False
             return PlainTextResponse("Flower's SuperLink does not answer; try again", status_code=503)
         return StreamingResponse(
             answer.aiter_raw(), answer.status_code, headers, background=BackgroundTask(answer.aclose)

@@ -14,6 +14,10 @@ from enum import StrEnum
 from coordinator.histories import History
 from ledger.rules_jobs import eligible
 from ledger.state import JobState, State
+from ledger.values import Participant
+from ledger.witness import CLOCK_TOLERANCE
+
+RENEWAL_SECONDS = CLOCK_TOLERANCE // 2  # how old the log's time may become while a quorum is waited for
 
 
 class Step(StrEnum):
@@ -76,6 +80,31 @@ def ready_hospitals(state: State, found: JobState, now: int) -> dict[str, str]:
         ):
             ready[hospital] = digest
     return ready
+
+
+def participants(state: State, found: JobState, now: int) -> tuple[Participant, ...]:
+    """Return who takes part in a job that starts now, with the weights of its averages."""
+    weighted = found.record.aggregation.weighting == "size-class"
+    made = []
+    for name, approval in ready_hospitals(state, found, now).items():
+        data = state.datasets[state.approvals[approval].dataset].record
+        made.append(Participant(hospital=name, approval=approval, weight=data.size_class if weighted else 1))
+    return tuple(made)
+
+
+def tick_is_due(state: State, now: int, *, final: bool, every: int) -> bool:
+    """Whether the log's time should be stated anew.
+
+    Witnesses refuse a batch that is older than CLOCK_TOLERANCE: so a log whose newest checkpoint is not final states
+    its time more often, and a quorum that comes back after any time finds something that it may cosign.
+
+    Args:
+        state: The log's.
+        now: Unix seconds.
+        final: Whether the newest checkpoint is.
+        every: Seconds between ticks of a log that is final.
+    """
+    return now - state.time >= (every if final else min(every, RENEWAL_SECONDS))
 
 
 def in_turn(state: State, histories: Mapping[str, History]) -> list[str]:

@@ -1,8 +1,9 @@
 """The exchanges of one running job: ask, wait, judge, average, record. `Rounds` for real.
 
-The decisions are pure and elsewhere: `closing`, `aggregation`, `evaluations`, `lifecycle`. Here they meet the log
-and the store. Nothing but those two is kept from one exchange to the next, so it may be killed on any line: what
-was not recorded is asked for again, and hospitals send the same bytes again (PROTOCOL.md, "One attempt a round").
+The decisions are pure and elsewhere: `closing`, `aggregation`, `evaluations`, `lifecycle`; `attendance` holds an
+exchange back while too few hospitals can or will take part. Here they meet the log and the store. Nothing but those
+two is kept from one exchange to the next, so it may be killed on any line: what was not recorded is asked for again,
+and hospitals send the same bytes again (PROTOCOL.md, "One attempt a round").
 
 Order of writes of an exchange: every update and histogram as it arrives, then its acknowledgement; the next model
 and the strategy's memory; then receipts and round record in one batch. So the record never names bytes that are not
@@ -13,59 +14,29 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
 from coordinator import closing, evaluations, terms
-from coordinator.acknowledgements import Acknowledgements, is_whole
+from coordinator.acknowledgements import is_whole
 from coordinator.aggregation import Aggregate, RoundInputs, aggregate
-from coordinator.blobs import BlobStore
+from coordinator.attendance import Attendance
 from coordinator.closing import Answer, Heard
+from coordinator.desk import Desk
 from coordinator.errors import AggregationError
 from coordinator.evaluations import Evaluations
 from coordinator.exchange import Arrival, Exchange, Value
 from coordinator.histories import History
 from coordinator.lifecycle import Step, next_step
-from coordinator.phases import Phases
-from coordinator.sequencer import Sequencer
 from coordinator.standing import Standing
 from ledger import envelope
 from ledger.errors import LedgerError
 from ledger.records import Abort, Receipt, Round, inputs_digest
-from ledger.signature import SigningKey
 from ledger.state import JobState
 
-NODE_POLL_SECONDS = 0.1  # between looks at who is there, and only while somebody is away
+TURN_SECONDS = 1.0  # between looks at the clock while the log is not final
 _log = logging.getLogger(__name__)
-
-
-class Nodes(Protocol):
-    """Which Flower node is whose, and who is there."""
-
-    def ids(self) -> Mapping[str, int]:
-        """Return hospital -> node id of every registered node."""
-
-    def online(self) -> frozenset[str]:
-        """Return the hospitals whose node is connected."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """What the exchanges of every job share."""
-
-    sequencer: Sequencer
-    blobs: BlobStore
-    nodes: Nodes
-    key: SigningKey  # signs the coordinator's records
-    phases: Phases
-    round_seconds: float
-    patience_seconds: float
-    clock: Callable[[], float] = time.time
-    acknowledgements: Acknowledgements | None = None  # None: replies are not acknowledged
 
 
 @dataclass(slots=True)
@@ -94,8 +65,7 @@ class JobRounds:
         self._desk = desk
         self._job = job
         self._open: _Open | None = None
-        self._doubtful = True  # somebody may be away: look before asking
-        self._given_up: frozenset[str] = frozenset()  # away for so long that no round waits for them
+        self._attendance = Attendance(desk, job, self._goes_on)
         history = desk.sequencer.standing.jobs[job]
         self._evaluations: Evaluations = evaluations.of_history(history, desk.blobs.read)
         self._measured = len(history.closed)
@@ -112,10 +82,13 @@ class JobRounds:
             with self._desk.phases.during("closing"):
                 self._close_exchange(self._open)
             self._open = None
-        found = self._await_turn()
-        if found is None or not self._await_nodes(found):
-            return None
-        return self._dispatch(found)
+        while (found := self._await_turn()) is not None:
+            if not self._attendance.await_enough(self._held(found)):
+                break
+            standing = self._desk.sequencer.standing
+            if self._goes_on(standing) and self._may_go_on(standing):  # the wait may have been long
+                return self._dispatch(standing.state.jobs[self._job])
+        return None
 
     def receive(self, arrival: Arrival) -> None:
         """Take one node's reply; a second one, or a stranger's, is ignored: the first stands."""
@@ -126,7 +99,7 @@ class JobRounds:
             return
         answer = closing.read_answer(hospital, arrival, self._desk.blobs.put)
         if answer.absent:
-            _log.warning("round %d: %s: %s %s", exchange.round, hospital, answer.absent, answer.refused)
+            _log.warning("round %d: %s: %s", exchange.round, hospital, answer.words)
         exchange.answers[hospital] = answer
         self._acknowledge(answer)
 
@@ -137,7 +110,8 @@ class JobRounds:
     def _await_turn(self) -> JobState | None:
         """Wait until the log is final as far as the next exchange needs; None when there is none."""
         with self._desk.phases.during("finality"):
-            self._desk.sequencer.wait(self._may_go_on)
+            while not self._desk.sequencer.wait(self._may_go_on, TURN_SECONDS):
+                self._attendance.state_time()
         standing = self._desk.sequencer.standing
         return standing.state.jobs[self._job] if self._goes_on(standing) else None
 
@@ -152,7 +126,7 @@ class JobRounds:
     def _dispatch(self, found: JobState) -> Exchange:
         """Return one message for every participant whose node is known and that may still take part."""
         asked = closing.asked(found)
-        held = self._held(found, asked)
+        held = self._held(found)
         ids = self._desk.nodes.ids()
         now = self._desk.clock()
         deadline = now + self._desk.round_seconds
@@ -178,11 +152,12 @@ class JobRounds:
         if closing.try_receipt(view, self._job, answer) is not None:
             acknowledged.keep(answer)
 
-    def _held(self, found: JobState, asked: list[str]) -> dict[str, Answer]:
+    def _held(self, found: JobState) -> dict[str, Answer]:
         """Return what was acknowledged of this exchange before a crash: nobody is asked for it again."""
         if self._desk.acknowledgements is None:
             return {}
         held = self._desk.acknowledgements.answers(self._job, found.next_round, found.model)
+        asked = closing.asked(found)
         return {name: answer for name, answer in held.items() if name in asked}
 
     def _config(self, found: JobState, deadline: int) -> dict[str, Value]:
@@ -196,32 +171,6 @@ class JobRounds:
         if found.next_round in found.record.evaluate:
             config["edges"] = json.dumps(evaluations.spell(self._evaluations.edges))
         return config
-
-    def _await_nodes(self, found: JobState) -> bool:
-        """Give hospitals whose node is away a moment to come back, so that a short absence costs no round.
-
-        Returns:
-            Whether the job still goes on: it may be ended meanwhile.
-        """
-        if not self._doubtful:
-            return True
-        held = self._held(found, closing.asked(found))
-        wanted = frozenset(closing.asked(found)) - held.keys()
-        minimum = found.record.min_participants - len(held)
-        began = self._desk.clock()
-        with self._desk.phases.during("absence"):
-            while True:
-                away = wanted - self._desk.nodes.online()
-                self._given_up &= away
-                waited = self._desk.clock() - began
-                patient = bool(away - self._given_up) and waited < self._desk.patience_seconds
-                enough = len(wanted - away) >= minimum
-                if (enough and not patient) or waited >= self._desk.round_seconds:
-                    break
-                if self._desk.sequencer.wait(lambda s: not self._goes_on(s), NODE_POLL_SECONDS):
-                    return False
-        self._doubtful, self._given_up = False, away
-        return self._goes_on(self._desk.sequencer.standing)
 
     def _close_exchange(self, exchange: _Open) -> None:
         """Judge what came, and record it; again where another record came in between."""
@@ -240,7 +189,7 @@ class JobRounds:
             batch.append(envelope.sign(record, self._desk.key))
             if sequencer.append(batch, after=standing.view.size):
                 break
-        self._doubtful = any(item.code in ("unreachable", "late") for item in record.left_out)
+        self._attendance.closed(record, exchange.answers)
         self._measure(sequencer.standing.jobs[self._job])
 
     def _conclude(

@@ -11,45 +11,29 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from coordinator import evaluations, evidence, layouts, recovery, release
 from coordinator.bundle import bundle
 from coordinator.config import CoordinatorConfig
+from coordinator.desk import Desk
 from coordinator.errors import CoordinatorError, FlowerEndedError, JobError, ServiceError, StoppedError
 from coordinator.histories import History
-from coordinator.lifecycle import Step, in_turn, next_step, ready_hospitals
+from coordinator.lifecycle import Step, in_turn, next_step, participants, tick_is_due
 from coordinator.nodes import DepositedNodes
 from coordinator.readiness import require_ready
-from coordinator.rounds import Desk, JobRounds
+from coordinator.rounds import JobRounds
+from coordinator.runs import Flower
 from coordinator.standing import Standing
 from coordinator.superlink import RunState
 from ledger import envelope
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, ReadOnlyError
 from ledger.record import Record
 from ledger.records import Ended, Start, Tick
-from ledger.values import Participant
 
 WATCH_SECONDS = 1.0  # between looks at a run whose process may have died
 IDLE_SECONDS = 1.0  # between looks for what time alone brings: an approval period or a job that ends
 RETRY_SECONDS = (1.0, 60.0)  # first and longest wait after a failure
 _log = logging.getLogger(__name__)
-
-
-class Flower(Protocol):
-    """Runs of ServerApps, as `coordinator.superlink.SuperLink` offers them."""
-
-    def alive(self) -> bool:
-        """Whether it can run anything."""
-
-    def start_run(self, content: bytes) -> int:
-        """Start a run of a bundle and return its id."""
-
-    def run_state(self, run_id: int) -> RunState:
-        """Return how far a run is."""
-
-    def stop_run(self, run_id: int) -> None:
-        """Stop a run."""
 
 
 class Runner:
@@ -94,7 +78,7 @@ class Runner:
                 self._desk.sequencer.wait(lambda standing: standing.writable)
                 self._require_flower()
                 standing = self._desk.sequencer.standing
-                if not self._one_step(standing):
+                if not self._may_step(standing):
                     self._desk.sequencer.wait_for_change(standing, IDLE_SECONDS)
         except StoppedError:
             return
@@ -110,11 +94,21 @@ class Runner:
             raise JobError(f"job {job[:16]} is not running")
         return JobRounds(self._desk, job)
 
+    def _may_step(self, standing: Standing) -> bool:
+        """Do the first thing that is to be done, unless nothing may be appended at the moment."""
+        try:
+            return not self._desk.sequencer.clock_trouble and self._one_step(standing)
+        except (
+            ReadOnlyError
+        ) as error:  # this clock jumped just now, or a write failed, which the next wait tells
+            _log.warning("nothing can be appended: %s", error)
+            return False
+
     def _one_step(self, standing: Standing) -> bool:
         """Do the first thing that is to be done; False when there is nothing."""
         now = self._desk.clock()
-        if now - standing.state.time >= self._config.tick_seconds:
-            return self._append(standing, Tick(origin=standing.state.origin, time=int(now)))
+        if self._state_time(standing):
+            return True
         if self._deliver_one(standing):
             return True
         for digest in in_turn(standing.state, standing.jobs):
@@ -125,9 +119,23 @@ class Runner:
                 return True
         return False
 
-    def _meanwhile(self) -> None:
-        """While one job runs: end those that wait and whose time is over, and hand over what was released before."""
+    def _state_time(self, standing: Standing) -> bool:
+        """State the log's time where nothing else has for too long; tell whether that was so."""
+        now = int(self._desk.clock())
+        final = standing.final_size == standing.view.size
+        if not tick_is_due(standing.state, now, final=final, every=self._config.tick_seconds):
+            return False
+        return self._append(standing, Tick(origin=standing.state.origin, time=now))
+
+    def _meanwhile(self, running: History) -> None:
+        """While one job runs: state the time, end jobs whose time is over, hand over what was released before.
+
+        Once the time of the running job is over it is not stated here: an exchange under way is closed first, and
+        what waits for the next one states it.
+        """
         standing, now = self._desk.sequencer.standing, int(self._desk.clock())
+        if now < running.job.expires_at and self._state_time(standing):
+            return  # the standing is an old one now
         for digest in in_turn(standing.state, standing.jobs):
             history = standing.jobs[digest]
             if standing.state.jobs[digest].status == "proposed":
@@ -186,19 +194,12 @@ class Runner:
     def _start(self, standing: Standing, history: History) -> bool:
         require_ready(history.job, self._desk.blobs)
         state, job = standing.state, history.job
-        ready = ready_hospitals(state, state.jobs[history.digest], int(self._desk.clock()))
-        size_class = job.aggregation.weighting == "size-class"
-        participants = []
-        for name, approval in ready.items():
-            data = state.datasets[state.approvals[approval].dataset].record
-            weight = data.size_class if size_class else 1
-            participants.append(Participant(hospital=name, approval=approval, weight=weight))
         self._desk.phases.add("approvals", self._desk.clock() - self._asked[history.digest])
         record = Start(
             origin=state.origin,
             job=history.digest,
             time=self._desk.sequencer.now(),
-            participants=tuple(participants),
+            participants=participants(state, state.jobs[history.digest], int(self._desk.clock())),
             model=job.model,
             software=job.software,
         )
@@ -223,7 +224,7 @@ class Runner:
                     state = self._flower.run_state(run_id)
                     if state.status == "finished":
                         raise JobError(self._died(history, began, state))
-                    self._meanwhile()
+                    self._meanwhile(history)
             found = self._desk.sequencer.standing.state.jobs[history.digest]
             complete = found.next_round > found.record.last_exchange
         finally:

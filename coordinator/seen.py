@@ -127,10 +127,13 @@ class Seen:
 
     def _write_down(self, line: str) -> None:
         try:
+            new = not self._path.exists()
             with self._path.open("a", encoding="ascii") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                sync_folder(self._path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from None
 

@@ -1,11 +1,7 @@
 """The one owner of the log: members' records, the coordinator's batches, cosignatures, and waiting for any of them.
 
-Every method may be called from any thread. Writers take turns at the log; readers take `standing`, a value that
-is swapped whole after each change. `wait` blocks until a condition on it holds; `subscribe` tells an event loop.
-
-A log that was stopped is read-only until a quorum of its witnesses has reported (`ledger.log.Log.resume`). A
-report answers a question that was asked after the log was opened: it carries the `question` of this opening.
-After a failed write the outcome is unknown: everything is refused from then on, and `failure` says why.
+Every method may be called from any thread; writers take turns, readers take `standing`, which is swapped whole. A log
+that was stopped is read-only until a quorum of witnesses has answered `question`; `failure` says why a write failed.
 """
 
 from __future__ import annotations
@@ -17,41 +13,44 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 
+from coordinator import reports
+from coordinator.cosigning import Queue
 from coordinator.errors import ObjectedError, ServiceError, StoppedError
 from coordinator.histories import Histories
 from coordinator.standing import Standing, Submitted
+from coordinator.witness_clocks import Clock, WitnessClocks
 from ledger import envelope
 from ledger.checkpoint import Checkpoint
 from ledger.envelope import Entry
 from ledger.errors import MalformedError, ReadOnlyError, RuleError, StorageError, VerificationError
 from ledger.log import Log
-from ledger.note import Note, open_note
+from ledger.note import Note
 from ledger.records import Receipt
 from ledger.restart import MissingTail, Report, Succession, Waiting, Writable
-from ledger.signature import Signature, VerifierKey
-from ledger.witness import CLOCK_TOLERANCE
-
-Clock = Callable[[], float]  # Unix seconds
+from ledger.signature import Signature
 
 
 class Sequencer:
     """Writes to one open log, whose keys it was opened with. A context manager: leaving it closes the log."""
 
-    def __init__(self, log: Log, clock: Clock, *, begun: bool = False) -> None:
+    def __init__(self, log: Log, clock: Clock, *, begun: bool = False, elapsed: Clock | None = None) -> None:
         """Take over an open log.
 
         Args:
             log: Opened with its keys.
             clock: This machine's.
             begun: Whether `Log.create` made it just now, so that no witness can have seen more than it holds.
+            elapsed: Seconds by a clock that nobody sets, to see `clock` jump; `clock` itself where there is none.
 
         Raises:
             LedgerError: its entries cannot be read.
         """
         self._log = log
         self._clock = clock
+        self._clocks = WitnessClocks(clock, elapsed or clock)
         self._changed = threading.Condition()  # its lock is the turn at the log
         self._listeners: tuple[Callable[[], None], ...] = ()
+        self._cosignatures = Queue()
         self._opened = int(clock())
         self._stopped = False
         self._failure = ""
@@ -96,6 +95,11 @@ class Sequencer:
         """Return the time for a record: this clock's, and never before the log's own."""
         return max(int(self._clock()), self._standing.state.time)
 
+    @property
+    def clock_trouble(self) -> str:
+        """Why nothing is signed with this machine's clock, in one line, or ""."""
+        return self._clocks.objection(self._standing.state.witness_sets[-1])
+
     def submit(self, data: bytes) -> Submitted:
         """Append one member's record as a batch of its own; one that is there already is found again.
 
@@ -138,14 +142,17 @@ class Sequencer:
             VerificationError: the line is wrong; strangers' lines are ignored.
             LookupError: the log has signed no checkpoint of this size.
         """
+        turn = self._cosignatures.add(size, line)
         with self._changed:
-            self._require_sound()
-            if self._log.store.signed(size) is None:
-                raise LookupError(f"this log has signed no checkpoint of size {size}")
-            with self._failing():
-                final = self._log.cosign(size, [line])
-            self._refresh()
-            return final
+            if not turn.done:  # nobody has taken it in meanwhile, with theirs
+                self._require_sound()
+                with self._failing():
+                    self._cosignatures.take_in(self._log)
+                self._refresh()
+            turn.outcome()
+            if (signed := self._log.store.signed(size)) is not None:
+                self._clocks.take(self._standing.state.witness_sets[-1], Note.from_bytes(signed), line)
+        return turn.final
 
     def report(self, question: str, note: bytes, entries: Sequence[bytes]) -> int:
         """Take in what a witness saw last, and the entries that this log may have lost.
@@ -167,8 +174,11 @@ class Sequencer:
                 return 0
             if question != self.question:
                 raise VerificationError("the report answers an older question: ask for the checkpoint again")
-            report = self._read_report(Note.from_bytes(note))
+            found = Note.from_bytes(note)
+            newest = self._standing.state.witness_sets[-1]
+            report = reports.read(found, newest.witnesses, self._opened)
             self._reports[report.witness.to_text()] = report
+            self._clocks.take(newest, found, found.signatures[-1])
             with self._failing():
                 return self._resume(entries)
 
@@ -246,16 +256,6 @@ class Sequencer:
                 self._hinder(f"{verdict.reason}: it cannot go on, only a successor can")
         return self._standing.state.witness_sets[-1].quorum
 
-    def _read_report(self, note: Note) -> Report:
-        """Find out which witness reports. Its signature and the log's are checked by `restart.judge`."""
-        keys = [VerifierKey.from_text(text) for text in self._standing.state.witness_sets[-1].witnesses]
-        line = open_note(note, keys).verified[-1]
-        if (line.time or 0) < self._opened - CLOCK_TOLERANCE:
-            raise VerificationError(
-                "the report's cosignature is older than this opening of the log: sign afresh"
-            )
-        return Report(witness=line.key, note=note)
-
     def _hinder(self, obstacle: str) -> None:
         self._standing = replace(self._standing, obstacle=obstacle)
         self._tell()
@@ -296,3 +296,5 @@ class Sequencer:
         self._require_sound()
         if not self._standing.writable:
             raise ReadOnlyError("the log waits for a quorum of its witnesses after a stop: try again later")
+        if trouble := self.clock_trouble:
+            raise ReadOnlyError(trouble)

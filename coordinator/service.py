@@ -49,6 +49,7 @@ from coordinator.seen import Seen
 from coordinator.sequencer import Sequencer
 from coordinator.tls import TlsFiles, ensure_tls
 from coordinator.uploads import Uploads
+from coordinator.witness_clocks import since_boot
 from ledger import envelope
 from ledger.signature import SigningKey
 
@@ -82,7 +83,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
             announce({"event": "stopped"})
             return
         log, begun = found
-        sequencer = stack.enter_context(Sequencer(log, time.time, begun=begun))
+        sequencer = stack.enter_context(Sequencer(log, time.time, begun=begun, elapsed=since_boot))
         opened = time.time()  # the log's lock is held: every earlier process of this folder has ended
         if sequencer.standing.state.coordinator().key != envelope.public_hex(key):
             raise ServiceError("keys/coordinator.key is not the coordinator's key of this log's charter")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator.evaluations import Evaluations
 from coordinator.histories import History
 from coordinator.standing import Standing
+from coordinator.waiting import Wait
 from ledger.records import Round
 
 Json = dict[str, Any]
@@ -18,6 +19,7 @@ def status(
     evaluations: Mapping[str, Evaluations],
     phases: Mapping[str, float],
     problems: Mapping[str, str],
+    waits: Callable[[str], Wait | None] = lambda job: None,
 ) -> Json:
     """Return the status.
 
@@ -26,12 +28,20 @@ def status(
         evaluations: Each job's published evaluations, by its digest.
         phases: Seconds by phase.
         problems: Why a job does not go on, by its digest.
+        waits: Returns what a job waits for, by its digest.
     """
     state = standing.state
     jobs = sorted(standing.jobs.values(), key=lambda history: history.index)
+    shown = [
+        {
+            **_job(standing, history, evaluations.get(history.digest), problems.get(history.digest, "")),
+            "waits": wait.to_json() if (wait := waits(history.digest)) is not None else None,
+        }
+        for history in jobs
+    ]
     return {
         "origin": state.origin,
-        "jobs": [_job(standing, h, evaluations.get(h.digest), problems.get(h.digest, "")) for h in jobs],
+        "jobs": shown,
         "log": {
             "size": standing.view.size,
             "final_size": standing.final_size,

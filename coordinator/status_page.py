@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from coordinator import config
+from coordinator import config, waiting
 from coordinator.errors import ConfigError, ServiceError
 from ledger import signed_request
 from ledger.signature import SigningKey
@@ -113,6 +113,8 @@ def _job(job: Mapping[str, Any]) -> Iterator[str]:
     yield f"job {job['name']} ({job['digest'][:_SHORT]}): {job['status']}, {done} of {job['rounds']} rounds"
     if job["problem"]:
         yield f"  it does not go on: {job['problem']}"
+    if job.get("waits"):
+        yield f"  it {waiting.words(job['waits'])}"
     if job["status"] == "proposed":
         yield f"  answered: {', '.join(job['answered']) or 'nobody'} of {', '.join(job['wanted'])}"
     for name, spent in job["epsilons"].items():

@@ -13,9 +13,8 @@ What has to be known about Flower 1.41 here:
 - Node ids are drawn at random by the SuperLink. `--database` keeps them over restarts, but costs twice the CPU time
   a request. Without it `register_node` after each start gives new ids, and nodes find out by themselves.
 - It ends only when its clients let go of their TLS connections: close the gateway before `stop`, or that takes 3 s.
-- Run and node ids are unsigned 64-bit: JSON readers that use doubles lose digits. Keep them integers or strings.
-
-flwr is imported inside functions: its Control client takes a second to import, and a child starts meanwhile.
+- Run and node ids are unsigned 64-bit: more than a double holds.
+flwr is imported inside functions: that takes a second, and a child starts meanwhile.
 """
 
 from __future__ import annotations
@@ -211,9 +210,14 @@ class SuperLink:
 
     def _start(self) -> None:
         directory = self._settings.directory
-        directory.mkdir(parents=True, exist_ok=True)
-        write_private(directory / SHARED_FILE, secrets.token_bytes(32))
-        self._port = _free_port()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_private(directory / SHARED_FILE, secrets.token_bytes(32))
+            self._port = _free_port()
+        except OSError as error:
+            raise TransportError(
+                f"the SuperLink cannot be started in {directory}: {error.strerror}; see to the disk"
+            ) from None
         tls = self._settings.tls
         arguments = [
             *("--host", LOOPBACK, "--port", str(self._port), "--isolation", "process"),

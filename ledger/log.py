@@ -158,7 +158,7 @@ class Log:
             return True
         sets = self._sets(size)
         note = Note.from_bytes(signed)
-        witnesses = {VerifierKey.from_text(text) for s in sets for text in s.witnesses}
+        witnesses = {key for s in sets for key in finality.keys_of(s)[1:]}
         stored = {(line.name, line.key_id): line for line in self.store.cosignatures(size)}
         opened = open_note(Note(text=note.text, signatures=tuple(lines)), witnesses)
         new = []
@@ -295,5 +295,5 @@ def restore_view(store: Store) -> View:
 
 
 def _has_quorum(witnesses: WitnessSet, stored: dict[tuple[str, bytes], Signature]) -> bool:
-    keys = [VerifierKey.from_text(text) for text in witnesses.witnesses]
+    keys = finality.keys_of(witnesses)[1:]
     return sum((key.name, key.key_id) in stored for key in keys) >= witnesses.quorum

@@ -290,6 +290,10 @@ def measure(kinds: dict[str, list[psutil.Process]]) -> dict[str, tuple[float, fl
     return found
 
 
+def _seconds(measured: dict[str, tuple[float, float]]) -> dict[str, float]:
+    return {kind: round(seconds, 1) for kind, (seconds, _) in measured.items()}
+
+
 def _child(kind: str, process: psutil.Process) -> str:
     if kind == "agents":
         return "light workers"
@@ -333,9 +337,17 @@ def run(folder: Path, agents: int, rounds: int, hosts: int) -> dict[str, Any]:
         wait(door, proposed.digest(), 1, "the first round")
         first = time.monotonic()
         before, phases = measure(kinds), status(door, proposed.digest())["phases"]
-        found = wait(door, proposed.digest(), rounds, "the last round")
-        last = time.monotonic()
-        after = measure(kinds)
+        starting = {"until offered": round(offered - built_at, 1), "first round": round(first - offered, 1)}
+        print(json.dumps({**starting, "processor seconds": _seconds(before)}), file=sys.stderr, flush=True)
+        for reached in range(2, rounds + 1):
+            found = wait(door, proposed.digest(), reached, f"round {reached}")
+            last, after = time.monotonic(), measure(kinds)
+            so_far = {
+                "round": reached,
+                "seconds": round(last - first, 1),
+                "processor seconds": _seconds(after),
+            }
+            print(json.dumps({**so_far, "phases": found["phases"]}), file=sys.stderr, flush=True)
     spans = {name: found["phases"][name] - phases.get(name, 0.0) for name in found["phases"]}
     return {
         "agents": agents,

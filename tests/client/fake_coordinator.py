@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from client import software
 from client.agent import Agent
 from client.consortium import Consortium as Door
+from client.coordinator_time import CoordinatorTime
 from client.exchange import Request
 from ledger import envelope, example, records, statements
 from ledger.errors import RuleError
@@ -141,6 +143,8 @@ class FakeCoordinator:
             path = request.url.path
             if path.startswith("/log/"):
                 return self._file(path.removeprefix("/log/"))
+            if path == "/api/news":
+                return httpx.Response(404)  # its log is read file by file
             if path == "/api/records":
                 return self._record(request.content)
             if path == "/api/proposals":
@@ -223,6 +227,7 @@ class _Door(Door):
 
     def __init__(self, coordinator: FakeCoordinator) -> None:
         self._key = None
+        self.time = CoordinatorTime(time.time)
         self._client = httpx.Client(
             base_url="https://coordinator.test", transport=httpx.MockTransport(coordinator.answer)
         )

@@ -405,6 +405,13 @@ def test_checkpoint_that_the_log_does_not_show(scene: Scene, agent: Agent) -> No
     assert "train" not in scene.asked()
 
 
+def test_deadline_that_no_clock_can_wait_for_is_no_crash(scene: Scene, agent: Agent) -> None:
+    job = scene.started(agent)
+    message = scene.coordinator.message(job)
+    endless = replace(message, config={**message.config, "deadline": 2**63 - 1})
+    assert agent.handle(endless).config["kind"] == "receipt"
+
+
 def test_checkpoint_of_a_fork_ends_the_training_for_good(scene: Scene, agent: Agent) -> None:
     job = scene.started(agent)
     message = scene.coordinator.message(job)

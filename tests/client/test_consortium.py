@@ -7,7 +7,9 @@ import hashlib
 import json
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
@@ -96,6 +98,26 @@ def test_a_refusal_names_the_rule(authority: bytes, status: int) -> None:
 def test_anything_else_is_try_again(authority: bytes, answer: Answer) -> None:
     with pytest.raises(UnreachableError):
         door(authority, answer).post_record(b"entry")
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_half_a_character_in_a_statement_is_no_crash(authority: bytes, status: int) -> None:
+    """JSON can spell it, UTF-8 cannot: what came is kept by nobody, and the agent goes on."""
+
+    class Listens:
+        said = b""
+
+        def handing_in(self, entry: bytes) -> None:
+            return None
+
+        def heard(self, entry: bytes, statement: bytes) -> None:
+            self.said = statement
+
+    made = door(authority, always(status, content=b'{"digest": "d", "statement": "\\ud800"}'))
+    made.ear = ear = Listens()
+    with suppress(PostRefusedError):
+        made.post_record(b"entry")
+    assert ear.said == b"\\ud800"
 
 
 def test_a_network_that_fails_is_try_again(authority: bytes) -> None:
@@ -206,3 +228,73 @@ def test_a_refused_signature_is_said_in_one_line_and_tried_again(authority: byte
     with pytest.raises(UnreachableError, match=r"75 s behind\?\?\[2J") as caught:
         getattr(made, method)(*([] if method == "status" else [b"x"] if method == "post_record" else ["x"]))
     assert "\n" not in str(caught.value)
+
+
+# --- clocks that differ ---
+
+
+def keeping_time(there: float, seen: list[int]) -> Answer:
+    """A coordinator that takes what was signed within a minute of its clock, and says the time."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.raw_path.decode()
+        target = Target(method=request.method, path=path, query="")
+        signed = signed_request.verify(
+            target, request.headers["signature-input"], request.headers["signature"]
+        )
+        seen.append(signed.created)
+        headers = {"date": format_datetime(datetime.fromtimestamp(there, UTC), usegmt=True)}
+        taken = abs(signed.created - there) <= 60
+        return httpx.Response(200 if taken else 401, content=b"x" if taken else b"{}", headers=headers)
+
+    return answer
+
+
+def signing(authority: bytes, answer: Answer, told: list[str]) -> Consortium:
+    made = Consortium(
+        "c.test:1",
+        authority,
+        key=example.KEYS["alpha"],
+        transport=httpx.MockTransport(answer),
+        clock=lambda: 1e9,
+    )
+    made.time.tell = told.append
+    return made
+
+
+@pytest.mark.parametrize("ahead", [590, -590, 10**8, -(10**8)])
+def test_a_clock_that_differs_costs_one_request_and_is_said_once(authority: bytes, ahead: int) -> None:
+    seen, told = list[int](), list[str]()
+    made = signing(authority, keeping_time(1e9 + ahead, seen), told)
+    assert (made.read("a"), made.read("b")) == (b"x", b"x")
+    assert seen == [10**9, 10**9 + ahead, 10**9 + ahead]
+    (line,) = told
+    assert f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'}" in line
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Thu, 01 Jan 1900 00:00:00 GMT", "x" * 5000, "Sun, 09 Sep 2001 01:46:42 GMT"]
+)
+def test_a_refusal_without_another_time_is_not_asked_again(authority: bytes, date: str) -> None:
+    seen, told = list[int](), list[str]()
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        seen.append(1)
+        return httpx.Response(401, json={"error": "no"}, headers={"date": date})
+
+    with pytest.raises(UnreachableError):
+        signing(authority, answer, told).read("a")
+    assert (len(seen), told) == (1, [])
+
+
+def test_a_coordinator_whose_time_never_suits_is_asked_twice(authority: bytes) -> None:
+    dates = (format_datetime(datetime.fromtimestamp(1e9 + 1000 * n, UTC), usegmt=True) for n in range(1, 9))
+    seen: list[int] = []
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        seen.append(1)
+        return httpx.Response(401, json={"error": "no"}, headers={"date": next(dates)})
+
+    with pytest.raises(UnreachableError):
+        signing(authority, answer, []).read("a")
+    assert len(seen) == 2

@@ -327,6 +327,27 @@ def test_a_running_agent_notices_a_decision_by_itself(scene: Scene, monkeypatch:
         thread.join(60)
 
 
+def test_an_approval_that_was_not_posted_yet_obeys_the_policy_of_now(scene: Scene) -> None:
+    from client import config
+
+    with scene.agent() as agent:
+        follow(agent)
+        scene.coordinator.job_on_alpha_and_bravo()
+        agent.follow_once()
+
+        def fails(entry: bytes) -> str:
+            raise StorageError("stands for a crash before it is sent")
+
+        agent._premises.consortium.post_record = fails  # type: ignore[method-assign]
+        with pytest.raises(StorageError):
+            agent.enrol_once()
+    policy(scene, 'approve = "never"')
+    scene.hospital = config.load(scene.hospital.folder)
+    with scene.agent() as agent:
+        follow(agent)
+    assert [r.TYPE for r in own(scene, Approval, Refusal)] == ["refusal"]
+
+
 def test_no_job_is_approved_while_settings_and_record_differ(scene: Scene) -> None:
     asking(scene)
     with scene.agent() as agent:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import graph_model, model_builder, noise, randomness, sandbox
+from client import building, graph_model, model_builder, noise, randomness, sandbox
 from client.agent import Agent
 from client.decisions import Decisions
 from client.errors import DeclinedError, GraphError
@@ -90,6 +91,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "raises KeyboardInterrupt": (forward("raise KeyboardInterrupt"), "model-crash"),
     "raises what nobody knows": (first("class E(BaseException): pass\nraise E"), "model-crash"),
     "closes every descriptor": (first("import os; os.closerange(0, 64)"), "model-crash"),
+    "ends by a signal without a name": (first("import signal; signal.raise_signal(40)"), "model-crash"),
     "crashes the interpreter": (first("import faulthandler; faulthandler._sigsegv()"), "model-crash"),
     "says garbage to the agent": (first("import os; os.write(3, b'x' * 64)"), "model-crash"),
     "announces 4 GiB": (
@@ -98,7 +100,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "lies about its code": (
         first("import os, struct; t = b'{\"code\":\"budget\"}'; os.write(3, struct.pack('>IQ', len(t), 0) + t)"),
-        "budget",  # the job is refused, by its own wish, under another name
+        "model-crash",  # it says nothing of the hospital on the record
     ),
     "writes to param.data": (forward("self.a.weight.data.add_(1)"), "model-state"),
     "writes to a parameter": (forward("with torch.no_grad(): self.a.weight.add_(x.mean())"), "model-state"),
@@ -230,6 +232,21 @@ def test_a_forged_graph_reaches_the_worker_and_is_refused_there() -> None:
     graph = warm_builder.build(first(code + "os.write(3, struct.pack('>IQ', len(t), len(g)) + t + g)"))
     with pytest.raises(GraphError, match="from_file"):
         parse(graph)
+
+
+def test_model_file_gets_no_descriptor_that_a_library_left_open(tmp_path: Path) -> None:
+    """The real builder, started while this process holds a file that a new program inherits."""
+    (tmp_path / "identity.key").write_text("S3CRET")
+    held = os.open(tmp_path / "identity.key", os.O_RDONLY)
+    inherited = 57
+    try:
+        os.dup2(held, inherited, inheritable=True)
+        tell = f"import os\ntry:\n    found = os.read({inherited}, 9)\nexcept OSError: found = b''\nassert not found"
+        graph = building.build(first(tell).encode(), input_shape=SHAPE, outputs=1, limits=LIMITS)
+    finally:
+        os.close(held)
+        os.close(inherited)
+    assert parse(graph).parameters
 
 
 def test_an_operation_of_the_jobs_own_is_refused() -> None:

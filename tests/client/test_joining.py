@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -193,6 +195,55 @@ def test_attack_newcomer_is_given_another_amendment_to_sign(changes: dict[str, A
     charter_check.require_admission(ADMISSION, DEPOSIT)
     with pytest.raises(JoiningError, match="sign nothing"):
         charter_check.require_admission(replace(ADMISSION, **changes), DEPOSIT)
+
+
+class Shows:
+    """A door behind which somebody answers the same to everything."""
+
+    def __init__(self, **answer: object) -> None:
+        self._answer = answer
+
+    def deposit(self, data: bytes) -> dict[str, object]:
+        return self._answer
+
+    def standing(self) -> dict[str, object]:
+        raise KeyboardInterrupt  # enough was seen
+
+
+def followed(folder: Path, invitation: Invitation, **answer: object) -> list[str]:
+    """Go on with a joining whose coordinator answers so; return what was said."""
+    said: list[str] = []
+    joining = Joining(folder, said.append, lambda charter: True)
+    folder.mkdir(exist_ok=True)
+    with suppress(KeyboardInterrupt):
+        joining._follow(new_keys(invitation, "", b""), cast(doorstep.Doorstep, Shows(**answer)))
+    return said
+
+
+def test_attack_whom_the_invitation_gives_a_charter_is_shown_another_one(tmp_path: Path) -> None:
+    record = base64.b64encode(example.charter().to_bytes()).decode()
+    invitation = replace(INVITATION, charter="ab" * 32, size=1, root="cd" * 32)
+    with pytest.raises(JoiningError, match="than the one that the invitation names"):
+        followed(tmp_path / "alpha", invitation, phase="signing", record=record)
+    assert not (tmp_path / "alpha" / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"phase": "joining", "problem": "\x1b[2Jall is well\x1b]0;fine\x07"},
+        {"phase": "joining", "missing": ["bravo\x1b[8m", "\u202eecho"], "joined": ["\r\n  signed"]},
+        {"phase": "signing", "signed": ["alpha", "\x9b2J"], "record": ""},
+        {"phase": "voting", "signed": ["\x1b[1A"], "needed": "\x1b[2K"},
+    ],
+)
+def test_attack_coordinator_writes_on_the_terminal_of_whoever_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]
+) -> None:
+    monkeypatch.setattr("client.joining.WAITS", (0.0, 0.0))
+    said = followed(tmp_path / "alpha", INVITATION, **answer)
+    assert said
+    assert all(line.isprintable() for line in said)
 
 
 # --- the log before it is believed ---

@@ -122,9 +122,16 @@ def test_the_screen_says_what_it_needs_to_know() -> None:
     )
     again = {"event": "connected", "part": "rounds", "after": 7}
     assert screen.words(again, "") == "connected to the coordinator for Flower's messages again, after 7 s"
-    assert screen.words({"event": "person", "reason": "restored"}, "/srv/w").endswith(
-        "hospital resume /srv/w"
+    restored = screen.words({"event": "person", "reason": "restored"}, "/srv/w")
+    assert restored.endswith(
+        "then wardround member rotate /srv/w --witness, wardround hospital resume /srv/w"
     )
+    silent = screen.words({"event": "person", "reason": "silent"}, "/srv/w")
+    assert "hospital standing /srv/w says why; then wardround hospital resume /srv/w" in silent
+    sentence = {"event": "trouble", "part": "log", "trouble": "It disconnected.", "since": 1_800_000_000}
+    ended = {"event": "ended", "reason": f"{'/a' * 40} is full: see to the disk, then start again"}
+    assert screen.words(ended, "") == f"ended: {ended['reason']}"
+    assert "It disconnected. It is" in screen.words(sentence, "/srv/w")
     waiting = {"event": "waiting", "job": "ab" * 32, "code": "ask"}
     assert "hospital show /srv/w abababababab, then approve or refuse" in screen.words(waiting, "/srv/w")
     assert screen.words({"event": "reloaded", "changed": True}, "").endswith("the new settings hold")

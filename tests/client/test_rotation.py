@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from client import rotation
 from client.errors import ProposalError
+from client.private_file import remove_private, write_private
 from client.rotation import Wanted
 from ledger import envelope, example, rules
 from ledger.envelope import parse_entry
@@ -51,7 +55,7 @@ def test_keys_come_into_force_with_the_log_and_not_before(folder: Path) -> None:
     assert rotation.settle(folder, after, "alpha")
     member = after.member("alpha")
     assert member is not None
-    (key,) = rotation.candidates(folder)
+    key = rotation.candidates(folder)[0]
     assert envelope.public_hex(key) == member.key
     assert not rotation.waiting(folder)
     assert not rotation.settle(folder, after, "alpha")
@@ -67,6 +71,47 @@ def test_a_crash_between_two_keys_is_put_right(folder: Path) -> None:
     assert rotation.settle(crashed, after, "alpha")
     for name in ("identity.key", "witness.key"):
         assert (crashed / "keys" / name).read_text() == (folder / "keys" / name).read_text()
+
+
+def test_attack_coordinator_shows_a_rotation_that_never_becomes_final(folder: Path) -> None:
+    """The agent goes on with the new keys, and with the old ones again: no lock-out from the log that lives."""
+    state, files = founded(), ("identity.key", "witness.key")
+    old = [(folder / "keys" / name).read_text() for name in files]
+    forked = voted(state, folder, BOTH)
+    assert rotation.settle(folder, forked, "alpha")
+    new = [(folder / "keys" / name).read_text() for name in files]
+    assert set(new).isdisjoint(old)
+    assert rotation.settle(folder, state, "alpha")
+    assert [(folder / "keys" / name).read_text() for name in files] == old
+    assert rotation.waiting(folder)  # the same keys may be voted for again
+    assert rotation.settle(folder, forked, "alpha")
+    assert [(folder / "keys" / name).read_text() for name in files] == new
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_killed_at_any_write_of_a_key_the_next_look_puts_it_right(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    after = voted(founded(), folder, BOTH)
+    real: tuple[Callable[..., None], ...] = (write_private, remove_private)
+    calls = 0
+
+    def dies(number: int, path: Path, *data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        real[number](path, *data)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(rotation, "write_private", partial(dies, 0))
+        patched.setattr(rotation, "remove_private", partial(dies, 1))
+        rotation.settle(folder, after, "alpha")
+    rotation.settle(folder, after, "alpha")
+    member = after.member("alpha")
+    assert member is not None
+    assert envelope.public_hex(rotation.candidates(folder)[0]) == member.key
+    assert not rotation.waiting(folder)
 
 
 def test_a_stolen_key_is_revoked_by_the_others_alone(folder: Path) -> None:

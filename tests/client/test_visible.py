@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 import unicodedata
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import visible
+from client import preflight_network, visible
 from client.visible import MARGIN
 
 ATTACKS = {
@@ -66,3 +72,27 @@ def test_a_diff_shows_what_changed_with_the_same_care() -> None:
 def test_lines_with_look_alikes_are_counted() -> None:
     assert visible.strange_lines("a\nр = 1\n# ü\nb\n".encode()) == [2, 3]  # Cyrillic
     assert visible.strange_lines(b"\xff\n") == []  # no UTF-8: written out, so it hides nothing
+
+
+@pytest.mark.parametrize("name", ["\x1b[1A\x1b[2Kok", "\u202e ko", "a\r\nok       tls: fine", "\x9b2J"])
+def test_attack_certificate_of_whoever_intercepts_writes_on_the_terminal(name: str) -> None:
+    """An issuer may be called anything, and `check` names it before anybody was found to be who he says."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(issuer, issuer, key.public_key(), 1, now, now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ours")])
+    authority = (
+        x509.CertificateBuilder(own, own, key.public_key(), 2, now, now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    error = ssl.SSLCertVerificationError()
+    error.verify_code = 20
+    found = preflight_network.judge_tls(error, authority, made, "coordinator.test")
+    assert found.code == "tls.intercepted"
+    assert found.line().isprintable()

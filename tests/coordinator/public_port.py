@@ -40,6 +40,7 @@ def app_of(ward: Ward, **settings: Any) -> Starlette:
     config = CoordinatorConfig(directory=folder, port=1, **settings)
     key = example.KEYS["coordinator"]
     office = BackOffice(config, ward.sequencer, ward.blobs, key, tls, lambda event: None)
+    office.acknowledgements = ward.acknowledgements  # one memory of them, whoever is asked
     opened = int(time.time()) - 2  # so that a test can go on at once
     return service.application(office, service.desks(office, config, key, tls, opened))
 

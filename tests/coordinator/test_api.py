@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from coordinator.endpoints import MAX_COSIGNATURE
@@ -174,6 +177,30 @@ def test_restarted_log_asks_its_witnesses_and_opens_after_a_quorum(ward: Ward, t
             assert answer.json() == {"writable": place == 3, "more": 3 - place}
         assert client.post("/api/records", content=incident("a")).status_code == 200
         assert REPORT not in client.get("/log/checkpoint.pending").headers
+
+
+def test_journal_says_what_a_restored_log_got_back(
+    ward: Ward, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ward.sequencer as before:
+        shutil.copytree(tmp_path / "log", tmp_path / "backup")
+        size = before.submit(incident("a")).index
+        note = before.pending()
+    shutil.rmtree(tmp_path / "log")
+    (tmp_path / "backup").rename(tmp_path / "log")
+    ward.sequencer = reopened(tmp_path)
+    with caplog.at_level("INFO", "coordinator"), client_of(ward) as client:
+        question = client.get("/log/checkpoint.pending").headers[REPORT]
+        for name, tail in (("alpha", []), ("bravo", [incident("a")]), ("charlie", []), ("delta", [])):
+            entries = [base64.b64encode(entry).decode() for entry in tail]
+            body = {"nonce": question, "note": report(note, name).decode(), "entries": entries}
+            assert client.post("/api/reports", json=body).status_code == 200
+    told = [r.getMessage() for r in caplog.records if r.name == "coordinator.api"]
+    assert told == [
+        f"the log is read-only: a witness saw {size + 1} entries: the missing ones are fetched from it",
+        f"1 entries that this log had lost came back from a witness: it holds {size + 1}",
+        "a quorum of the witnesses has reported: the log may be written",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -388,9 +415,22 @@ def test_acknowledgement_is_given_as_soon_as_the_reply_is_here(ward: Ward, clien
     assert (found.receipt, found.hospital) == (digest, "alpha")
 
 
-@pytest.mark.parametrize("path", ["x", "A" * 64, "0" * 63, "0" * 64 + "?wait=-1", "0" * 64 + "?wait=1e9"])
-def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str) -> None:
-    assert quiet.get(f"/api/acknowledgements/{path}").status_code == 400
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("x", 404),
+        ("A" * 64, 404),
+        ("0" * 63, 404),
+        ("0" * 64 + "?wait=-1", 400),
+        ("0" * 64 + "?wait=1e9", 400),
+    ],
+)
+def test_malformed_question_for_an_acknowledgement(quiet: Client, path: str, status: int) -> None:
+    assert quiet.get(f"/api/acknowledgements/{path}").status_code == status
+
+
+def hand_in(client: Client, path: str, content: bytes) -> httpx.Response:
+    return client.ask("POST", path, example.KEYS["alpha"], content=content)
 
 
 def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward, client: Client) -> None:
@@ -405,9 +445,9 @@ def test_restored_store_gets_back_what_the_log_names_and_nothing_else(ward: Ward
     for digest in (update, ward.sequencer.standing.state.jobs[ward.job.digest()].model):
         ward.blobs.delete(digest)
     assert client.get("/api/wanted").json() == {"blobs": [update]}
-    assert client.post(f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
-    assert client.post(f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
-    assert client.post(f"/api/wanted/{update}", content=data * 2000).status_code == 413
-    assert client.post(f"/api/wanted/{update}", content=data).status_code == 200
+    assert hand_in(client, f"/api/wanted/{sha(b'junk')}", content=b"junk").status_code == 404
+    assert hand_in(client, f"/api/wanted/{update}", content=data[:-1] + b"x").status_code == 503
+    assert hand_in(client, f"/api/wanted/{update}", content=data * 2000).status_code == 413
+    assert hand_in(client, f"/api/wanted/{update}", content=data).status_code == 200
     assert ward.blobs.read(update) == data
     assert client.get("/api/wanted").json() == {"blobs": []}

@@ -29,16 +29,18 @@ def ask(
     *,
     method: str = "POST",
     max_body: int = 1 << 20,
+    times: int = 1,
     **request: object,
 ) -> httpx.Response:
-    """Send one request through a gateway in front of `upstream`."""
+    """Send requests through a gateway in front of `upstream`; return the last answer."""
 
     async def run() -> httpx.Response:
         settings = GatewaySettings(address="127.0.0.1:1", authority=authority, max_body=max_body)
         gateway = Gateway(settings, httpx.MockTransport(upstream))
         transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
         async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
-            response = await client.request(method, path, **request)  # type: ignore[arg-type]
+            for _ in range(times):
+                response = await client.request(method, path, **request)  # type: ignore[arg-type]
         await gateway.close()
         return response
 
@@ -131,6 +133,32 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(authority: Path) -> 
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_attack_body_that_never_comes_holds_nothing_for_long(authority: Path, size: int) -> None:
+    async def dribble() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(3600)
+
+    async def upstream(request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        raise AssertionError("it never arrived")
+
+    async def run() -> httpx.Response:
+        settings = GatewaySettings(address="127.0.0.1:1", authority=authority, transfer_seconds=0.05)
+        gateway = Gateway(settings, httpx.MockTransport(upstream))
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        headers = {"content-length": str(size)}
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            response = await client.post("/v1/fleet/push-object", content=dribble(), headers=headers)
+        await gateway.close()
+        return response
+
+    async def bounded() -> httpx.Response:
+        return await asyncio.wait_for(run(), 10)
+
+    assert asyncio.run(bounded()).status_code == 408
+
+
 @pytest.mark.parametrize("length", [None, "-1", "+1", "1e3", "²"])
 def test_a_body_of_unstated_length_is_refused(authority: Path, length: str | None) -> None:
     async def chunks() -> AsyncIterator[bytes]:
@@ -155,3 +183,17 @@ def test_a_refusal_keeps_its_status_and_text(authority: Path, status: int) -> No
         authority, lambda _: httpx.Response(status, text="why"), "/v1/fleet/activate-node", content=b"x"
     )
     assert (answer.status_code, answer.text) == (status, "why")
+
+
+def test_a_superlink_that_is_away_is_told_once_however_many_ask(
+    authority: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = iter([True, True, False, True, True])
+
+    def now_and_then(request: httpx.Request) -> httpx.Response:
+        if next(left):
+            raise httpx.ConnectError("away")
+        return echo(request)
+
+    ask(authority, now_and_then, "/v1/fleet/pull-messages", content=b"x", times=5)
+    assert caplog.text.count("the SuperLink does not answer (ConnectError)") == 2

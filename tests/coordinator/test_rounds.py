@@ -31,6 +31,7 @@ from tests.coordinator.ward import (
     histogram,
     honest,
     integers,
+    passing,
     sha,
 )
 
@@ -300,6 +301,13 @@ def test_reply_without_a_valid_receipt_is_left_out_with_its_reason(ward: Ward, s
     assert record.model_after == without_alpha(ward)
 
 
+def test_the_coordinators_log_says_why_there_is_no_receipt(
+    ward: Ward, caplog: pytest.LogCaptureFixture
+) -> None:
+    carry_first(ward, skip)
+    assert "round 1: alpha: skipped (busy)" in caplog.text
+
+
 def carry_first(ward: Ward, spoil: Spoil) -> None:
     """Make round 1 with a hostile alpha, and close it."""
     rounds = ward.rounds()
@@ -377,7 +385,11 @@ def test_duplicate_reply_changes_nothing(ward: Ward) -> None:
 # --- below the minimum, aborts, ends ---
 
 
-def test_below_minimum_the_round_is_aborted_on_the_record_and_keeps_the_model(ward: Ward) -> None:
+def test_below_minimum_the_round_is_aborted_on_the_record_and_keeps_the_model(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward))
+
     def answer(name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
         if config["round"] == 1 and name != "bravo":
             return Arrival(node_id=node, failure="unreachable")
@@ -577,48 +589,3 @@ def test_member_record_in_between_does_not_cost_the_round(
     assert rounds.next_exchange() is not None
     assert len(tries) == 2
     assert codes(ward.closed[0]) == {}
-
-
-# --- absence ---
-
-
-def test_absent_hospital_is_waited_for_once_and_then_left_behind(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ward.nodes.there.discard("charlie")
-    rounds = JobRounds(replace(ward.desk(), patience_seconds=5), ward.job.digest())
-    waited = []
-
-    def wait(condition: Any, seconds: float | None = None) -> bool:
-        if seconds is not None:
-            waited.append(ward.clock.now)
-            ward.clock.now += 1
-        return bool(condition(ward.sequencer.standing))
-
-    monkeypatch.setattr(ward.sequencer, "wait", wait)
-
-    def answer(name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
-        if name == "charlie":
-            return Arrival(node_id=node, failure="unreachable")
-        return ward.hospitals[name].answer(node, config, model)
-
-    carry(rounds, ward, answer, exchanges=3)
-    assert len(waited) == 5  # before the first round; charlie is no news in the second and third
-
-
-def test_below_minimum_online_a_round_waits_instead_of_burning(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ward.nodes.there.clear()
-    rounds = JobRounds(replace(ward.desk(), patience_seconds=1, round_seconds=30), ward.job.digest())
-
-    def wait(condition: Any, seconds: float | None = None) -> bool:
-        if seconds is not None:
-            ward.clock.now += 1
-            if ward.clock.now >= example.FOUNDED + 80:
-                ward.nodes.there.update(HOSPITALS)
-        return bool(condition(ward.sequencer.standing))
-
-    monkeypatch.setattr(ward.sequencer, "wait", wait)
-    assert rounds.next_exchange() is not None
-    assert ward.clock.now == example.FOUNDED + 80

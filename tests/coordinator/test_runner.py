@@ -318,6 +318,7 @@ def test_time_is_stated_when_nothing_else_states_it(ward: Ward, monkeypatch: pyt
 def test_job_without_a_single_model_is_cancelled_not_released(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("coordinator.waiting.BACKOFF", (0.0, 0.0))
     for hospital in ward.hospitals.values():
         hospital.sent = {n: Arrival(node_id=0, failure="late") for n in range(1, 5)}
     with running(ward, CarryingFlower(ward), monkeypatch):

@@ -293,3 +293,113 @@ def test_histories_are_the_same_after_a_restart(ward: Ward) -> None:
     before = ward.sequencer.standing.histories
     ward.reopen()
     assert ward.sequencer.standing.histories == before
+
+
+# --- this machine's clock ---
+
+
+class Machine:
+    """A clock that may be set, and one that may not."""
+
+    def __init__(self) -> None:
+        self.ahead, self.gone = 0.0, 0.0
+
+    def clock(self) -> float:
+        return NOW + self.gone + self.ahead
+
+    def elapsed(self) -> float:
+        return 1000 + self.gone
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def watched(tmp_path: Path, machine: Machine) -> Sequencer:
+    charter = envelope.sign(example.charter(), *example.KEYS.values())
+    log = Log.create(tmp_path / "log", charter, [example.LOG_KEY], example.FOUNDED)
+    return Sequencer(log, machine.clock, begun=True, elapsed=machine.elapsed)
+
+
+def witnessed(sequencer: Sequencer, machine: Machine, *names: str, off: int = 0) -> None:
+    """Let witnesses cosign the newest checkpoint by clocks that are off by so much."""
+    size = sequencer.standing.view.size
+    for name in names or tuple(example.WITNESSES):
+        sequencer.cosign(size, line(sequencer, name, int(NOW + machine.gone) + off))
+
+
+@pytest.mark.parametrize("ahead", [3 * 3600, -3 * 3600, 601, -601])
+def test_a_clock_that_jumps_signs_nothing_until_it_is_set_right(
+    watched: Sequencer, machine: Machine, ahead: int
+) -> None:
+    witnessed(watched, machine)
+    machine.gone, machine.ahead = 50.0, ahead
+    with pytest.raises(ReadOnlyError, match=f"{abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'}"):
+        watched.submit(incident("a"))
+    tick = envelope.sign(records.Tick(origin=example.ORIGIN, time=watched.now()), example.KEYS["coordinator"])
+    with pytest.raises(ReadOnlyError, match="set it"):
+        watched.append([tick], after=1)
+    assert "\n" not in watched.clock_trouble
+    assert watched.standing.view.size == 1
+    machine.ahead = 0.0
+    watched.submit(incident("a"))
+
+
+def test_a_clock_that_runs_a_little_wrong_is_no_matter(watched: Sequencer, machine: Machine) -> None:
+    witnessed(watched, machine, off=-500)
+    machine.gone = 10 * 24 * 3600.0
+    watched.submit(incident("a"))
+
+
+def test_one_lying_witness_neither_stops_the_log_nor_lets_a_wrong_clock_pass(
+    watched: Sequencer, machine: Machine
+) -> None:
+    witnessed(watched, machine, "alpha", "bravo", "charlie")
+    witnessed(watched, machine, "delta", off=10**8)
+    watched.submit(incident("a"))
+    machine.ahead = 10**8
+    with pytest.raises(ReadOnlyError, match="set it"):
+        watched.submit(incident("b"))
+
+
+def test_fewer_witnesses_than_a_quorum_judge_no_clock(watched: Sequencer, machine: Machine) -> None:
+    witnessed(watched, machine, "alpha", "bravo", "charlie", off=9999)
+    watched.submit(incident("a"))
+    assert not watched.clock_trouble
+
+
+def test_an_old_cosignature_sent_again_is_no_news_of_a_clock(watched: Sequencer, machine: Machine) -> None:
+    old = [line(watched, name, NOW) for name in example.WITNESSES]
+    witnessed(watched, machine)
+    machine.gone = 2 * 3600.0
+    watched.submit(incident("a"))
+    witnessed(watched, machine)
+    machine.gone = 4 * 3600.0
+    for one in old:
+        watched.cosign(1, one)
+    assert not watched.clock_trouble
+
+
+def test_after_a_restart_the_reports_of_the_witnesses_judge_the_clock(
+    watched: Sequencer, machine: Machine, tmp_path: Path
+) -> None:
+    with watched:
+        note = watched.pending()
+    machine.ahead = -3 * 3600.0
+    log = Log.open(tmp_path / "log", [example.LOG_KEY])
+    with Sequencer(log, machine.clock, elapsed=machine.elapsed) as sequencer:
+        for name in example.WITNESSES:
+            sequencer.report(sequencer.question, report(note, name), [])
+        assert sequencer.standing.writable
+        with pytest.raises(ReadOnlyError, match="10800 s behind"):
+            sequencer.submit(incident("a"))
+        machine.ahead = 0.0
+        sequencer.submit(incident("a"))
+    machine.ahead = 3 * 3600.0
+    log = Log.open(tmp_path / "log", [example.LOG_KEY])
+    with Sequencer(log, machine.clock, elapsed=machine.elapsed) as sequencer:
+        with pytest.raises(VerificationError, match="clock is ahead"):
+            sequencer.report(sequencer.question, report(sequencer.pending(), "alpha"), [])
+        assert not sequencer.standing.writable

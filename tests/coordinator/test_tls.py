@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import stat
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from cryptography import x509
 
 from coordinator.errors import TlsError
+from coordinator.seen import Seen
 from coordinator.tls import TlsFiles, ensure_tls
+from ledger.durable import write_private
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -126,3 +130,34 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"damaged")
     with pytest.raises(TlsError, match=name):
         ensure_tls(tmp_path, [], NOW)
+
+
+def test_crash_after_a_private_file_was_written_does_not_lose_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proposals, nodes' keys and the roll are promised once this returns: the folder is synced after the renaming."""
+    synced: list[list[str]] = []
+
+    def fsync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            synced.append(sorted(p.name for p in tmp_path.iterdir()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_private(tmp_path / "proposal.json", b"{}")
+    assert synced == [["proposal.json"]]
+
+
+def test_crash_after_a_request_was_noted_does_not_lose_the_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first request of a sender whose clock runs ahead makes the file: without its name, it could be replayed."""
+    synced: list[list[str]] = []
+
+    def fsync(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            synced.append(sorted(p.name for p in tmp_path.iterdir()))
+
+    seen = Seen(tmp_path / "seen", 1000)
+    monkeypatch.setattr(os, "fsync", fsync)
+    seen.take("ab" * 32, "cd" * 16, 1020, 1010)
+    assert synced == [["seen"]]

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
+from coordinator.desk import Desk
 from coordinator.exchange import Arrival, Exchange, Packed, Value
 from coordinator.metrics import BINS
 from coordinator.phases import Phases
-from coordinator.rounds import Desk, JobRounds
+from coordinator.rounds import JobRounds
 from coordinator.sequencer import Sequencer
+from coordinator.standing import Standing
 from coordinator.voice import Voice
 from ledger import envelope, example, records
 from ledger.checkpoint import Checkpoint, cosign
@@ -323,6 +325,20 @@ class Ward:
     def closed(self) -> tuple[Any, ...]:
         """The records that closed the job's exchanges."""
         return tuple(c.record for c in self.sequencer.standing.jobs[self.job.digest()].closed)
+
+
+def passing(
+    ward: Ward, meanwhile: Callable[[], None] = lambda: None
+) -> Callable[[Callable[[Standing], bool], float | None], bool]:
+    """Return what takes the place of `Sequencer.wait`: time passes at once; something may happen meanwhile."""
+
+    def wait(condition: Callable[[Standing], bool], seconds: float | None = None) -> bool:
+        if seconds is not None and not condition(ward.sequencer.standing):
+            ward.clock.now += seconds
+            meanwhile()
+        return condition(ward.sequencer.standing)
+
+    return wait
 
 
 Answerer = Callable[[str, int, Mapping[str, Value], NDArray[np.float32]], Arrival | None]

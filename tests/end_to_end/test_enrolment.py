@@ -84,7 +84,7 @@ def decide(place: Place, *voters: str) -> None:
     for name in voters:
         shown = wardround("member", "show", place.member(name), digest[:12])
         assert "signatures are needed" in shown
-        wardround("member", "sign", place.member(name), digest[:12], "--yes")
+        wardround("member", "sign", place.member(name), digest[:16], "--yes")
 
 
 def test_a_consortium_changes(founded: Founded, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """A running consortium that faults are put into: real processes, restarted as a service manager would.
 
-Each process runs on a host of its own (`hosts`). What a fault has cost is read afterwards from the log, the
-hospitals' accounts and the evidence: nothing is taken from what a process says of itself.
+Each process runs on a host of its own (`hosts`). What a fault has cost is `fault_costs`'.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,25 +18,24 @@ from typing import Any
 
 import psutil
 
-from client.budget import Account
 from client.demo_data import BREAST_CANCER
-from coordinator import evidence_check
-from coordinator.errors import CoordinatorError
-from ledger import audit, envelope
-from ledger.checkpoint import Checkpoint
+from ledger import envelope
 from ledger.errors import LedgerError
-from ledger.note import Note
 from ledger.record import Record
-from ledger.records import Abort, Dataset, Incident, Job, Receipt, Round
-from ledger.source import open_source
+from ledger.records import Abort, Dataset, Job, Round
+from ledger.unit import PERSON, STOPPED, USAGE
+from tests.end_to_end import fault_costs
+from tests.end_to_end.fault_costs import Outcome
 from tests.end_to_end.hosts import Host, kill, stop
 from wardround_demo_setup import Setup, agreement, job, prepare
 
 PORT = 8443
 COORDINATOR = "coordinator"
-RESTART_SECONDS = 1.0  # what a service manager waits before it starts something again
+RESTART_SECONDS = 1.0  # what a service manager waits before it starts something again; the unit's is longer
+FOR_A_PERSON = (STOPPED, PERSON, USAGE)  # exit statuses after which the unit starts nothing again
 POLL = 0.2
 PATIENCE = 240.0  # seconds until a job must have ended, whatever happened
+DELIVERY_SECONDS = 60.0  # from its end to its evidence
 
 
 @dataclass(slots=True)
@@ -51,23 +49,30 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = True
     ended_at: float = 0.0
-    restarts: int = 0
+    ended: list[int] = field(default_factory=list)  # how it ended by itself, or by a fault
+
+    @property
+    def screen(self) -> Path:
+        """What it prints; not in its folder, whose disk may be full, nor in a backup of that."""
+        return self.folder.with_name(f"{self.folder.name}.screen")
 
     def start(self) -> None:
         self.wanted = True
         self.process = self.host.start(
-            *self.command, str(self.folder), log=self.folder / "output.log", environment=self.environment
+            *self.command, str(self.folder), log=self.screen, environment=self.environment
         )
 
     def tend(self) -> None:
-        """Start it again where it has ended by itself."""
+        """Start it again where it has ended by itself, unless it says that a person must repair something."""
         if not self.wanted or self.process is None or self.process.poll() is None:
             self.ended_at = 0.0
             return
         now = time.monotonic()
-        self.ended_at = self.ended_at or now
-        if now - self.ended_at >= RESTART_SECONDS:
-            self.restarts += 1
+        if not self.ended_at:
+            self.ended.append(self.process.returncode)
+            self.wanted = self.process.returncode not in FOR_A_PERSON
+            self.ended_at = now
+        elif now - self.ended_at >= RESTART_SECONDS:
             self.ended_at = 0.0
             self.start()
 
@@ -88,21 +93,6 @@ class Service:
         return next(c for c in children if any(part in word for word in c.cmdline()))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of a run."""
-
-    status: str  # of the job
-    rounds: int  # closed with a model
-    aborted: int
-    left_out: int  # receipts that a participant did not give, over all rounds
-    double_charged: int  # rounds that an account charged twice; must be 0
-    unaccounted: int  # receipts on the log whose charge no account of its hospital holds
-    incidents: tuple[str, ...]
-    restarts: dict[str, int]
-    verified: str  # what an outsider's audit says
-
-
 class Ward:
     """The consortium; `running` starts it."""
 
@@ -121,7 +111,8 @@ class Ward:
             },
         }
         self.job: Job | None = None
-        self.lent: list[Path] = []  # further account files that stand for a hospital's folder
+        self.lent: list[Path] = []  # account files of copies of a hospital's folder
+        self.typed: list[str] = []  # the commands of a person
 
     @property
     def hospitals(self) -> tuple[str, ...]:
@@ -166,25 +157,24 @@ class Ward:
         self.wait(lambda: self.closed() >= number, f"round {number}")
 
     def records(self) -> list[Record]:
-        """Return what the coordinator's log holds, from its files."""
-        read = open_source(str(self.setup.coordinator / "log"))
-        size = Checkpoint.from_text(Note.from_bytes(read("checkpoint.pending")).text).size
-        return [envelope.parse_entry(data).record for data in audit.entries(read, size)]
+        """Return what the coordinator's log holds, from its files; nothing while they are being replaced."""
+        try:
+            return fault_costs.records(self.setup.coordinator / "log")
+        except (LedgerError, OSError):
+            return []
 
     def closed(self) -> int:
         """How many exchanges are on the log, aborted ones included."""
-        try:
-            return sum(isinstance(r, Round | Abort) for r in self.records())
-        except (LedgerError, OSError):  # the files are being replaced
-            return 0
+        return sum(isinstance(r, Round | Abort) for r in self.records())
 
     def ended(self) -> str:
         """How the job ended, or ""."""
-        try:
-            found = [r for r in self.records() if r.TYPE == "ended"]
-        except (LedgerError, OSError):
-            return ""
+        found = [r for r in self.records() if r.TYPE == "ended"]
         return str(getattr(found[-1], "reason", "")) if found else ""
+
+    def said(self, name: str, words: str) -> bool:
+        """Whether a member's screen has shown some words."""
+        return words in self.services[name].screen.read_text(errors="replace")
 
     def finish(self) -> Outcome:
         """Wait for the job's end and say what became of it."""
@@ -192,62 +182,50 @@ class Ward:
         try:
             status = self.wait(self.ended, "the job's end")
             if status == "finished":
-                self.wait(self._delivered, "the evidence", 60)
+                self.wait(self._delivered, "the evidence", DELIVERY_SECONDS)
         except AssertionError as error:
             status = status or f"stands still ({error})"
-        return self.outcome(status)
-
-    def outcome(self, status: str) -> Outcome:
-        """Read from the disks what a run has cost."""
-        records = self.records()
-        closing = [r for r in records if isinstance(r, Round | Abort)]
-        receipts = [r for r in records if isinstance(r, Receipt)]
-        double, unaccounted = self._charges(receipts)
-        return Outcome(
+        log = self.setup.coordinator / "log"
+        accounts = {
+            name: (self.setup.hospital(name) / "account.sqlite", *(p for p in self.lent if name in str(p)))
+            for name in self.hospitals
+        }
+        ended = Counter(f"{name}: {status}" for name, s in self.services.items() for status in s.ended)
+        return fault_costs.measure(
+            fault_costs.records(log),
+            accounts,
             status=status,
-            rounds=sum(isinstance(r, Round) for r in closing),
-            aborted=sum(isinstance(r, Abort) for r in closing),
-            left_out=sum(len(r.left_out) for r in closing),
-            double_charged=double,
-            unaccounted=unaccounted,
-            incidents=tuple(sorted(f"{r.member}: {r.code}" for r in records if isinstance(r, Incident))),
-            restarts={name: s.restarts for name, s in self.services.items() if s.restarts},
-            verified=self._verify(status),
+            ended=ended,
+            typed=self.typed,
+            verified=fault_costs.verify(self._run(), log, self.setup.charter.digest()),
         )
 
-    def _charges(self, receipts: list[Receipt]) -> tuple[int, int]:
-        """Compare the accounts with the log: nothing charged twice, nothing released without a charge."""
-        double = unaccounted = 0
-        for name in self.hospitals:
-            charged: Counter[tuple[str, int]] = Counter()
-            numbers: set[int] = set()
-            paths = [self.setup.hospital(name) / "account.sqlite", *(p for p in self.lent if name in str(p))]
-            for path in paths:
-                account = Account.open(path, read_only=True)
-                try:
-                    charges = [c for s in account.history() for c in s.charges]
-                finally:
-                    account.close()
-                charged.update((c.job, c.round) for c in charges) if path == paths[0] else None
-                numbers |= {c.number for c in charges}
-            double += sum(count - 1 for count in charged.values())
-            newest = max(numbers, default=0)
-            own = [r for r in receipts if r.hospital == name]
-            # after a restore the whole plan was charged under a later number: nothing the log shows is beyond it
-            unaccounted += sum(r.charge not in numbers and r.charge > newest for r in own)
-        return double, unaccounted
+    def person(self, name: str, *command: str, again: bool = True) -> str:
+        """Have a person type `wardround hospital ...` or another command about a member's folder.
 
-    def _verify(self, status: str) -> str:
-        try:
-            if status == "finished":
-                evidence_check.verify(self._run() / "evidence", charter=self.setup.charter.digest())
-                return "passes, every round computed again"
-            read = open_source(str(self.setup.coordinator / "log"))
-            size = Checkpoint.from_text(Note.from_bytes(read("checkpoint")).text).size
-            audit.replay(read, size)
-            return f"passes up to {size} entries"
-        except (LedgerError, CoordinatorError) as error:
-            return f"refuses: {error}"
+        Args:
+            name: The member.
+            command: Noun, verb and options; the folder is put after the verb.
+            again: Whether the service is stopped before and started again afterwards.
+
+        Returns:
+            What was printed.
+        """
+        service = self.services[name]
+        if again and service.process is not None:
+            service.wanted = False
+            stop(service.process)
+        said = service.host.wardround(*command[:2], service.folder, *command[2:])
+        self.show(name, " ".join(word.rpartition("/")[2] for word in command), said)
+        if again:
+            service.start()
+        return said
+
+    def show(self, name: str, command: str, said: str) -> None:
+        """Put what a person typed, and what was printed, on a member's screen."""
+        self.typed.append(f"wardround {command}")
+        with self.services[name].screen.open("a") as screen:
+            screen.write(f"$ wardround {command}\n{said}")
 
     def _run(self) -> Path:
         assert self.job is not None
@@ -257,10 +235,7 @@ class Ward:
         return (self._run() / "evidence").is_dir()
 
     def _offers(self, wanted: int) -> list[Record]:
-        try:
-            found: list[Record] = [r for r in self.records() if isinstance(r, Dataset)]
-        except (LedgerError, OSError):
-            return []
+        found: list[Record] = [r for r in self.records() if isinstance(r, Dataset)]
         return found if len(found) == wanted else []
 
     def _post(self, entry: bytes) -> None:
@@ -276,18 +251,12 @@ class Ward:
 
         def posted() -> bool:
             done = self.hosts[COORDINATOR].run(
-                self._python(), "-c", code, self.address, str(authority), str(file)
+                sys.executable, "-c", code, self.address, str(authority), str(file)
             )
             assert "PostRefused" not in done.stderr, done.stderr
             return done.returncode == 0
 
         self.wait(posted, "an answer to a record")
-
-    @staticmethod
-    def _python() -> str:
-        import sys
-
-        return sys.executable
 
     def _address_everything(self, port: int) -> None:
         """Let the hospitals reach the coordinator by its host's name."""
@@ -301,8 +270,3 @@ class Ward:
         for name in self.hospitals:
             file = self.setup.hospital(name) / "hospital.toml"
             file.write_text(file.read_text().replace("localhost", host))
-
-
-def as_json(outcome: Outcome) -> str:
-    """Return an outcome as one line."""
-    return json.dumps({name: getattr(outcome, name) for name in Outcome.__slots__})
