@@ -28,8 +28,10 @@ WITHOUT_LOOKING = 16  # hex digits of a proposal that is signed without being lo
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Join a consortium, and decide with its other members. A member's own copy of the log is DIR/mirror: "
-    "`wardround ledger policy` and `ledger verify` read it, offline. Example: wardround member proposals DIR",
+    help="Join a consortium, and decide with its other members.\n\n"
+    "The member's own copy of the log is DIR/mirror: `wardround ledger policy` makes a trust file of it and "
+    "`wardround ledger verify` checks it, offline.\n\n"
+    "Example: wardround member proposals DIR",
 )
 app.command("join")(join_command.member)
 app.command("datasets")(datasets_cli.datasets)

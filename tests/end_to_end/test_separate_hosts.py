@@ -37,7 +37,6 @@ CHECK = (sys.executable, "-m", "wardround", "hospital", "check")
 LISTENING = 9000
 LISTEN = "import socket, time; s = socket.create_server(('', 9000)); print('up', flush=True); time.sleep(99)"
 CALL = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
-
 EDITS = {  # what a hospital's person changes in hospital.toml
     "my-dataset": "breast-cancer",
     "my-purpose": "cancer-research",
@@ -45,6 +44,7 @@ EDITS = {  # what a hospital's person changes in hospital.toml
     "max_epsilon_per_job = 2": "max_epsilon_per_job = 4",
 }
 SIZES = {"hillcrest": 64, "lakeside": 128, "northgate": 256}  # powers of two, as `check` names them
+pytestmark = pytest.mark.timeout(1200)  # against hanging: the first test waits for all of the deployment
 
 
 @dataclass(slots=True)
