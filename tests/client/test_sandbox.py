@@ -73,7 +73,7 @@ def test_a_builder_that_makes_an_attackers_call_is_killed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["kill", "tgkill"])
-@pytest.mark.parametrize("target", [-1, 0, 1, os.getpid()])
+@pytest.mark.parametrize("target", [-1, 0, 1, os.getpid()], ids=["all", "group", "init", "own"])
 def test_a_builder_cannot_signal_another_process(name: str, target: int) -> None:
     assert confined(lambda: call(name, target, 0, 0)) == KILLED
 
