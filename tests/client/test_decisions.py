@@ -28,7 +28,8 @@ from tests.client.test_agent import Scene, code_of, entry_of, receipt_of, skip_o
 
 REF = "alpha/heart"
 CODE = (
-    b"from torch import nn\n\n\ndef build_model(*, input_shape, outputs):\n    return nn.Linear(3, outputs)\n"
+    b"from torch import nn\n\n\n"
+    b"def build_model(*, input_shape, outputs):\n    return nn.Linear(input_shape[0], outputs)\n"
 )
 RUNNER = CliRunner()
 
@@ -455,8 +456,8 @@ def test_a_jobs_own_model_is_approved_by_putting_exactly_the_file_shown_into_mod
         follow(agent)
         shown = run(scene, "show", later[:8])
         assert "which this hospital approved last" in shown
-        assert "  | -    return nn.Linear(3, outputs)" in shown
-        assert "  | +    return nn.Bilinear(3, outputs)" in shown
+        assert "  | -    return nn.Linear(input_shape[0], outputs)" in shown
+        assert "  | +    return nn.Bilinear(input_shape[0], outputs)" in shown
         assert len(own(scene, Approval)) == 1  # another file waits again
         same = custom(scene, rounds=2, evaluate=(), heldout_epsilon="0")
         follow(agent)
