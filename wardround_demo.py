@@ -38,7 +38,7 @@ from ledger.records import Dataset
 from ledger.source import open_source
 from wardround_demo_setup import DemoError, Setup, agreement, job, prepare
 
-READY_SECONDS = 60  # how long a process may take until it does what it was started for
+READY_SECONDS = 240  # how long a process may take until it does what it was started for
 RUN_SECONDS = 900
 STOP_SECONDS = 10
 POLL_SECONDS = 0.2
