@@ -35,7 +35,7 @@ class Door:
             "expires_at": 1, "signed": [], "may_sign": ["alpha"], "needed": 3, "declined": [], "ended": "", **changes,
         }  # fmt: skip
 
-    def get(self, path: str, limit: int) -> dict[str, Any]:
+    def get(self, path: str, limit: int = 0, seconds: float = 0) -> dict[str, Any]:
         return {"proposals": [self._shown]}
 
     def post(self, path: str, content: bytes) -> dict[str, Any]:

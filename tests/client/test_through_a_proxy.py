@@ -53,8 +53,12 @@ class ConnectProxy:
                 inside, _ = self._listener.accept()
             except OSError:
                 return
-            self._threads.append(threading.Thread(target=self._tunnel, args=(inside,)))
+            self._threads.append(threading.Thread(target=self._serve, args=(inside,)))
             self._threads[-1].start()
+
+    def _serve(self, inside: socket.socket) -> None:
+        with contextlib.suppress(ConnectionError):  # whoever does not believe what it is shown hangs up
+            self._tunnel(inside)
 
     def _tunnel(self, inside: socket.socket) -> None:
         with inside:

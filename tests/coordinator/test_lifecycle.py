@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import waiting
 from coordinator.exchange import Arrival
 from coordinator.lifecycle import Step, in_turn, next_step, ready_hospitals
 from ledger import example, records
@@ -108,7 +109,8 @@ def test_running_job_expires_by_the_log_not_by_a_clock(ward: Ward) -> None:
     assert step(ward) is Step.EXPIRE
 
 
-def test_job_in_which_no_round_gave_a_model_is_cancelled(ward: Ward) -> None:
+def test_job_in_which_no_round_gave_a_model_is_cancelled(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "BACKOFF", (0.0, 0.0))  # this clock stands still
     ward.start()
     carry(ward.rounds(), ward, lambda name, node, config, model: Arrival(node_id=node, failure="late"))
     assert step(ward) is Step.CANCEL
