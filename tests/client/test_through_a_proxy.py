@@ -53,10 +53,10 @@ class ConnectProxy:
                 inside, _ = self._listener.accept()
             except OSError:
                 return
-            self._threads.append(threading.Thread(target=self._serve, args=(inside,)))
+            self._threads.append(threading.Thread(target=self._carry, args=(inside,)))
             self._threads[-1].start()
 
-    def _serve(self, inside: socket.socket) -> None:
+    def _carry(self, inside: socket.socket) -> None:
         with contextlib.suppress(ConnectionError):  # whoever does not believe what it is shown hangs up
             self._tunnel(inside)
 
