@@ -162,7 +162,7 @@ def test_watch_tells_a_jobs_whole_story_from_the_log(bench: Bench) -> None:
         "released", "ended",
     ]  # fmt: skip
     lines = [e.line for e in events]
-    assert lines[1] == "alpha refuses (policy): this hospital's policy approves no such job"
+    assert lines[1] == "alpha refuses (policy): this hospital's policy approves no job"
     assert "without alpha: it skipped this round" in lines[6]
     assert "epsilon 0.5 at delta 0.0001 (add/remove one patient)" in lines[6]
     assert "evaluation of the final model" in lines[9]
