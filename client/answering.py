@@ -23,7 +23,6 @@ from client.history import Answer, History
 from client.premises import Premises
 from client.private_file import read_private, write_private
 from ledger import envelope
-from ledger.record import Record
 from ledger.records import MAX_RECORD_SIZE, Approval, Refusal, Withdrawal
 
 APPROVAL = "approval"
@@ -131,7 +130,9 @@ class Answering:
 
     def _refuse(self, sight: Sight, job: str, code: str, reason: str) -> None:
         _log.warning("job %s is refused: %s", job[:12], reason)
-        self._post(Refusal(origin=sight.state.origin, hospital=self._parts.hospital.name, job=job, code=code))
+        self._parts.post(
+            Refusal(origin=sight.state.origin, hospital=self._parts.hospital.name, job=job, code=code)
+        )
         self._tell({"event": "refused", "job": job, "code": code})
 
     def _post_approval(self, job: str, verdict: str, entry: bytes) -> bool:
@@ -186,19 +187,10 @@ class Answering:
     def _withdraw(self, sight: Sight, digest: str, given: Approval) -> None:
         if digest in self._withdrawn:  # the log's next checkpoint will show it
             return
-        if self._post(Withdrawal(origin=sight.state.origin, hospital=given.hospital, approval=digest)):
+        if self._parts.post(Withdrawal(origin=sight.state.origin, hospital=given.hospital, approval=digest)):
             self._withdrawn.add(digest)
             self._answered.pop(given.job, None)
             self._tell({"event": "withdrawn", "job": given.job})
-
-    def _post(self, record: Record) -> bool:
-        """Post a record; tell whether it was taken. Raises UnreachableError."""
-        try:
-            self._parts.consortium.post_record(envelope.sign(record, self._parts.identity))
-        except PostRefusedError as error:
-            _log.warning("a %s record was not taken: %s", record.TYPE, error)
-            return False
-        return True
 
     def _path(self, job: str) -> Path:
         return self._parts.hospital.folder / "jobs" / job / APPROVAL

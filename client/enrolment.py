@@ -14,11 +14,10 @@ from typing import Any
 from client.answering import Answering
 from client.dataset_record import record_of
 from client.decisions import NewOffer
-from client.errors import PostRefusedError, WorkerError
+from client.errors import WorkerError
 from client.follower import Sight
 from client.premises import Premises
 from ledger import envelope
-from ledger.record import Record
 from ledger.records import Dataset
 
 _log = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Enrolment:
             return False
         cohort = parts.worker.commit(dictionary, version=version)
         record = self._record(sight, version, cohort)
-        if not self._post(record):
+        if not self._parts.post(record):
             self._refused.add(version)
             return False
         parts.follower.pull()
@@ -141,12 +140,3 @@ class Enrolment:
                 self._parts.worker.forget(digest)
                 self._parts.account.discard_replies(digest, found.next_round)
                 self._cleaned.add(digest)
-
-    def _post(self, record: Record) -> bool:
-        """Post a record; tell whether it was taken. Raises UnreachableError."""
-        try:
-            self._parts.consortium.post_record(envelope.sign(record, self._parts.identity))
-        except PostRefusedError as error:
-            _log.warning("a %s record was not taken: %s", record.TYPE, error)
-            return False
-        return True

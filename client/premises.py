@@ -6,6 +6,7 @@ Opened in the order in which a mistake can be found without writing anything: se
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -20,7 +21,7 @@ from client.consortium import Consortium
 from client.custody import Custody
 from client.decisions import Decisions
 from client.dictionary import Dictionary
-from client.errors import ConfigError, DictionaryError, LocalStateError
+from client.errors import ConfigError, DictionaryError, LocalStateError, PostRefusedError
 from client.follower import Follower
 from client.live_settings import LiveSettings
 from client.standing import Standing
@@ -28,7 +29,10 @@ from client.worker import Worker
 from ledger import envelope
 from ledger.database import DATABASE
 from ledger.mirror import Mirror
+from ledger.record import Record
 from ledger.signature import SigningKey
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,15 @@ class Premises:
             hospital.read_witness_key(),
             hospital.read_node_key(),
         )
+
+    def post(self, record: Record) -> bool:
+        """Sign a record of this hospital's and post it; tell whether it was taken. Raises UnreachableError."""
+        try:
+            self.consortium.post_record(envelope.sign(record, self.identity))
+        except PostRefusedError as error:
+            _log.warning("a %s record was not taken: %s", record.TYPE, error)
+            return False
+        return True
 
     def close(self) -> None:
         """End the worker and close every file."""
