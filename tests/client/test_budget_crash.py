@@ -29,7 +29,8 @@ from pathlib import Path
 from client.accounting import Event
 from client.budget import Account
 
-witness = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+witness = os.open(sys.argv[2], os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+os.ftruncate(witness, os.pread(witness, 1 << 30, 0).rfind(b"\\n") + 1)  # a line cut short by a kill never left
 def note(**line):
     os.write(witness, json.dumps(line).encode() + b"\\n")
     os.fsync(witness)
@@ -65,7 +66,7 @@ def run_and_kill(path: Path, witness: Path, delay: float) -> None:
 
 
 def lines(witness: Path) -> list[dict[str, str | int]]:
-    """The witness's notes; a line cut short by the kill never left."""
+    """The witness's notes; a line cut short by the kill never left, and the next agent removes it."""
     if not witness.exists():
         return []
     return [json.loads(line) for line in witness.read_text().split("\n")[:-1]]

@@ -59,7 +59,8 @@ def test_member_submits_a_record_and_submitting_again_finds_it(ward: Ward, clien
     answer = client.post("/api/records", content=incident("a"))
     assert (answer.status_code, answer.json()["index"]) == (200, size)
     assert answer.json()["digest"] == envelope.parse_entry(incident("a")).digest
-    assert client.post("/api/records", content=incident("a")).json() == answer.json()
+    again = client.post("/api/records", content=incident("a")).json()  # its promise is signed anew
+    assert (again["index"], again["digest"]) == (size, answer.json()["digest"])
 
 
 @pytest.mark.parametrize(

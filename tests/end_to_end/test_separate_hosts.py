@@ -101,6 +101,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
         operator = people[COORDINATOR]
         invitations = invite(operator)
         stack.callback(hosts.stop, operator.begins("coordinator", "up", operator.folder))
+        until(lambda: "waiting for the founders" in operator.screen(), "the coordinator's port")
         charter = join([people[name] for name in invitations], invitations)
         files, hospitals = write_breast_cancer(folder / "patients"), [people[name] for name in HOSPITALS]
         at_once(lambda person: prepare(person, files[person.host.name]), hospitals)
