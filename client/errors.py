@@ -67,6 +67,10 @@ class UnreachableError(ClientError):
     """The coordinator did not answer as it must: try again later, nothing was lost."""
 
 
+class NotYetError(UnreachableError):
+    """What is asked for is being made and will be there: ask again in a moment."""
+
+
 class PostRefusedError(ClientError):
     """The coordinator refused a record or a cosignature.
 
@@ -173,3 +177,7 @@ class ProposalError(ClientError):
 
 class UnsoundLogError(ClientError):
     """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""
+
+
+class MissingExtraError(ClientError):
+    """An optional package that this needs is not installed: install the extra that the message names."""

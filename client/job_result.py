@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.errors import JobStateError, LocalStateError, UnreachableError
+from client.errors import JobStateError, LocalStateError, NotYetError, UnreachableError
 from client.private_file import read_private, write_private
 from client.researcher import Researcher
 from ledger.records import Release
@@ -67,6 +67,7 @@ def fetch(member: Researcher, job: str, out: Path) -> Result:
 
     Raises:
         JobStateError: the job has released nothing yet, or `out` exists.
+        NotYetError: the release is not final yet, or the evidence is being written.
         UnreachableError: the files are not there yet, or are not what the log names: nothing of them is kept.
         LocalStateError: the disk refuses.
     """
@@ -77,15 +78,13 @@ def fetch(member: Researcher, job: str, out: Path) -> Result:
             f"job {job[:16]} is {status} and has released nothing: wait for it with job watch"
         )
     if story.release_index >= member.log.sight.final_size:
-        raise JobStateError(f"the release of job {job[:16]} is not final yet: ask again in a moment")
+        raise NotYetError(f"the release of job {job[:16]} is not final yet: ask again in a moment")
     if out.exists():
         raise JobStateError(f"{out} exists: name a folder that does not")
     try:
         listed = parse_listing(member.door.file(f"/api/runs/{job}", MAX_LISTING))
     except FileNotFoundError:
-        raise UnreachableError(
-            "the coordinator is still writing the evidence: ask again in a moment"
-        ) from None
+        raise NotYetError("the coordinator is still writing the evidence: ask again in a moment") from None
     _check(listed, story.release)
     partial = out.with_name(f"{out.name}.partial")
     for path, file in listed.items():

@@ -151,6 +151,7 @@ class Researcher:
         story: Story | None = None,
         patient: bool = True,
         waiting: Callable[[str], None] = lambda reason: None,
+        patience: Callable[[], float] = lambda: POLL_SECONDS,
     ) -> Iterator[Event]:
         """Yield what happens to a job, from its proposal on, until it has ended.
 
@@ -159,6 +160,7 @@ class Researcher:
             story: A new one, to look at between events.
             patient: Whether to wait for a coordinator that does not answer.
             waiting: Told why nothing comes, once for each reason.
+            patience: How long to wait for the next event, in seconds; 0 or less ends the watch before the job has.
 
         Raises:
             UnreachableError: the coordinator does not answer, and nobody is patient.
@@ -166,15 +168,15 @@ class Researcher:
         """
         story, seen = story or Story(digest=job), 0
         wait, told = RETRY_SECONDS[0], ""
-        while True:
+        while (longest := min(patience(), POLL_SECONDS)) > 0:
             try:
-                sight = self.log.wait(POLL_SECONDS) if seen else self.log.pull()
+                sight = self.log.wait(longest) if seen else self.log.pull()
             except UnreachableError as error:
                 if not patient:
                     raise
                 if str(error) != told:
                     waiting(told := str(error))
-                self._sleep(wait)
+                self._sleep(min(wait, longest))
                 wait = min(2 * wait, RETRY_SECONDS[1])
                 continue
             wait, told = RETRY_SECONDS[0], ""

@@ -29,6 +29,7 @@ class Bench(FakeCoordinator):
         self.blobs: dict[str, bytes] = {}
         self.run: dict[str, bytes] = {}  # a finished job's files, by path
         self.listing: bytes | None = None  # in place of the honest one
+        self.status: dict[str, Any] = {}  # what it says of its jobs
         self.asked: list[str] = []
         self.broken: dict[int, str] = {}  # number of a writing request -> "before" or "after" it took effect
         self._writes = 0
@@ -111,6 +112,8 @@ class Bench(FakeCoordinator):
             self.asked.append(f"{request.method} {path}")
             if request.method == "GET" and path.startswith("/api/runs/"):
                 return self._run(path.removeprefix("/api/runs/"))
+            if path == "/api/status":
+                return httpx.Response(200, json=self.status)
             if request.method == "GET" or path == "/api/cosignatures":
                 return super().answer(request)
             self._writes += 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from client import job_folder, job_result, job_story
-from client.errors import JobFileError, JobStateError, UnreachableError
+from client.errors import JobFileError, JobStateError, NotYetError, UnreachableError
 from client.job_story import Event
 from ledger.rules_jobs import TRANSITIONS
 from ledger.rules_rounds import ABORT_CODES, ABSENT_CODES, ADMISSION_CODES, KNOWN_CODES
@@ -352,7 +352,7 @@ def test_a_job_that_released_nothing_or_is_not_final_has_no_result(bench: Bench)
     bench.start_with(job, "alpha", "bravo")
     bench.witnesses = []
     bench.finish(job)
-    with pytest.raises(JobStateError, match="is not final yet"):
+    with pytest.raises(NotYetError, match="is not final yet"):
         fetch(bench, job)
 
 
