@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import job_match, member
+from client import config, job_match, member
 from client.errors import ConfigError, JobFileError, UnreachableError
 from client.follower import Sight
 from client.job_folder import JobFolder
@@ -55,7 +55,7 @@ def connect(folder: str | Path) -> Consortium:
         LedgerError: the log contradicts itself or its rules: nothing of it is shown.
     """
     path = Path(folder)
-    if not any((path / name).is_file() for name in (member.FILE, member.HOSPITAL_FILE)):
+    if not any((path / name).is_file() for name in (member.FILE, config.FILE)):
         raise ConfigError(
             f"{path} is no member's folder, it has no {member.FILE}: name the one that `wardround member join` made"
         )
@@ -191,7 +191,7 @@ class Consortium:
         """Give this member's access to one caller at a time."""
         with self._lock:
             if self._opened is None:
-                self._opened = self._open(threading.Event().wait)
+                self._opened = self._open(time.sleep)
             try:
                 yield self._opened
             except UnreachableError as error:

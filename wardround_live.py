@@ -97,24 +97,25 @@ def _budgets(history: History) -> Iterator[Budget]:
 def _measured(history: History, claimed: Mapping[str, Any]) -> Iterator[Measured]:
     final = history.job.rounds + 1
     jobs = claimed.get("jobs")
-    own = (
-        [j for j in jobs if isinstance(j, dict) and j.get("digest") == history.digest]
-        if _is_list(jobs)
-        else []
-    )
+    jobs = jobs if isinstance(jobs, list) else []
+    own = [j for j in jobs if isinstance(j, dict) and j.get("digest") == history.digest]
     done = own[0].get("evaluations") if own else None
     for one in done if isinstance(done, list) else []:
         number = one.get("round") if isinstance(one, dict) else None
         if type(number) is not int or not 1 <= number <= final or (number == final and history.release):
             continue
-        found = {ours: _claimed(one.get(theirs)) for ours, theirs in _NAMES}
-        yield Measured(round=number, **found)
+        yield _quality(number, {ours: _claimed(one.get(theirs)) for ours, theirs in _NAMES})
     if history.release is not None and (last := _released(history.release)):
-        yield Measured(round=final, **last)
+        yield _quality(final, last)
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)
+def _quality(number: int, found: Mapping[str, Estimate | None]) -> Measured:
+    return Measured(
+        round=number,
+        auroc=found.get("auroc"),
+        log_loss=found.get("log_loss"),
+        brier=found.get("brier"),
+    )
 
 
 def _released(release: Release) -> dict[str, Estimate | None]:

@@ -202,7 +202,7 @@ class ConsortiumRun:
     def _watch(
         self,
         patience: Callable[[], float],
-        sleep: Callable[[float], object],
+        sleep: Callable[[float], None],
         waiting: Callable[[str], None] = lambda reason: None,
     ) -> Iterator[tuple[Event, Story]]:
         """Yield the job's events by an access of one's own, so that nobody else has to wait."""
@@ -216,8 +216,11 @@ class ConsortiumRun:
     async def _ended(self) -> ConsortiumRun:
         left = threading.Event()
 
+        def sleep(seconds: float) -> None:
+            left.wait(seconds)
+
         def watch() -> None:
-            for _ in self._watch(lambda: 0.0 if left.is_set() else AWAIT_SECONDS, left.wait):
+            for _ in self._watch(lambda: 0.0 if left.is_set() else AWAIT_SECONDS, sleep):
                 pass
 
         try:

@@ -35,14 +35,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def connected(bench: Bench) -> Consortium:
     """What `connect` returns to a notebook's first cell, also of a restarted one."""
 
-    def opened(sleep: Callable[[float], object]) -> Researcher:
+    def opened(sleep: Callable[[float], None]) -> Researcher:
+        def briefly(seconds: float) -> None:
+            sleep(min(seconds, 0.01))
+
         made = bench.researcher()
-        return Researcher(
-            made.membership,
-            door=made.door,
-            clock=lambda: float(bench.now),
-            sleep=lambda s: sleep(min(s, 0.01)),
-        )
+        return Researcher(made.membership, door=made.door, clock=lambda: float(bench.now), sleep=briefly)
 
     bench.researcher().close()
     return Consortium(member.load(bench.path / "researcher"), opened, clock=lambda: float(bench.now))
