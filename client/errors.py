@@ -181,3 +181,7 @@ class UnsoundLogError(ClientError):
 
 class MissingExtraError(ClientError):
     """An optional package that this needs is not installed: install the extra that the message names."""
+
+
+class TrackingError(ClientError):
+    """A run cannot be followed as was asked: do what the message says; the run itself is not touched."""

@@ -69,6 +69,7 @@ class Budget:
     job_epsilon: float  # most that this job may spend there
     lifetime_epsilon: float  # most that all jobs together may ever spend there
     delta: float
+    lifetime_spent: float | None = None  # by all jobs together so far; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
