@@ -126,19 +126,38 @@ def snapshot(
         DataError: the file cannot be read or lacks a column. Rows never raise.
     """
     place = _place(where, dictionary, one_row_per_patient)
-    source = open_source(place, dictionary, read_mapping(place, dictionary))
-    rows = (row for row in _rows(source, dictionary, Counter()) if isinstance(row, Row))
-    chosen, _ = choose(rows, secret, salt)
+    return take(open_source(place, dictionary, read_mapping(place, dictionary)), dictionary, secret, salt)[0]
+
+
+def take(
+    source: Source, dictionary: Dictionary, secret: bytes, salt: bytes = b""
+) -> tuple[Snapshot, Counter[tuple[str, str]]]:
+    """Read an open source into a snapshot, and count (column, reason) of the rows that were dropped.
+
+    Raises:
+        DataError: the source turns out damaged while it is read. Rows never raise.
+    """
+    dropped: Counter[tuple[str, str]] = Counter()
+
+    def accepted() -> Iterator[Row]:
+        for row in _rows(source, dictionary):
+            if isinstance(row, Row):
+                yield row
+            else:
+                dropped[row.column, row.reason] += 1
+
+    chosen, _ = choose(accepted(), secret, salt)
     ordered = sorted(chosen.items())
     features = np.empty((len(ordered), *dictionary.input_shape), dtype=np.float32)
     for i, (_, row) in enumerate(ordered):
         features[i] = np.frombuffer(row.features, "<f4").reshape(dictionary.input_shape)
-    return Snapshot(
+    made = Snapshot(
         features=features,
         labels=np.array([row.label for _, row in ordered], dtype=np.int64),
         held_out=np.array([row.held_out for _, row in ordered], dtype=np.bool_),
         patients=tuple(key for key, _ in ordered),
     )
+    return made, dropped
 
 
 def check_file(
@@ -190,13 +209,15 @@ def _place(where: Path | Place, dictionary: Dictionary, one_row_per_patient: boo
     return where if isinstance(where, Place) else Place.csv(where)
 
 
-def _rows(source: Source, dictionary: Dictionary, clipped: Counter[str]) -> Iterator[Row | _Dropped]:
-    """Keep or drop each record, looking at nothing but that record; count what was clipped by the way."""
+def _rows(
+    source: Source, dictionary: Dictionary, clipped: Counter[str] | None = None
+) -> Iterator[Row | _Dropped]:
+    """Keep or drop each record, looking at nothing but that record; count by the way what was clipped, if asked."""
     encode, classify = inputs_encoder(dictionary), label_encoder(dictionary.label)
     ranges = [
         (i, v.name, float(v.lower), float(v.upper))
         for i, v in enumerate(dictionary.variables)
-        if v.kind == "numeric"
+        if v.kind == "numeric" and clipped is not None
     ]
     for record in source.records():
         if record is None:
@@ -204,7 +225,7 @@ def _rows(source: Source, dictionary: Dictionary, clipped: Counter[str]) -> Iter
             continue
         for i, name, lower, upper in ranges:
             value = number(record.inputs[i]) if record.inputs is not None else Fault.MISSING
-            if isinstance(value, float) and not lower <= value <= upper:
+            if clipped is not None and isinstance(value, float) and not lower <= value <= upper:
                 clipped[name] += 1
         yield _row(dictionary, record, encode(record.inputs), classify(record.rest[0]))
 

@@ -151,6 +151,10 @@ class JobFileError(ClientError):
         self.problems = problems
 
 
+class EngineError(ClientError):
+    """What a simulation runs on cannot start, or ended: do what the line says; no hospital's budget was touched."""
+
+
 class JobStateError(ClientError):
     """What is asked of a job does not fit its place in its life on the log: the message says what does."""
 

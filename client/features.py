@@ -43,12 +43,11 @@ CellEncoder = Callable[[str], Values | Fault]
 
 def number(cell: str) -> float | Fault:
     """Read a plain decimal number; words such as "inf", digit groups and decimal commas are refused."""
-    text = cell.strip() if len(cell) <= MAX_CELL else "-"
-    if text.lower() in MISSING:
-        return Fault.MISSING
-    if _NUMBER(text) is None or not math.isfinite(value := float(text)):
+    if len(cell) > MAX_CELL:
         return Fault.NOT_A_NUMBER
-    return value
+    if _NUMBER(text := cell.strip()) is None:
+        return Fault.MISSING if text.lower() in MISSING else Fault.NOT_A_NUMBER
+    return value if math.isfinite(value := float(text)) else Fault.NOT_A_NUMBER
 
 
 def encoder(variable: Variable) -> CellEncoder:
