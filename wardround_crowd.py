@@ -101,7 +101,7 @@ def crowd(
     if engine not in ENGINES:
         raise JobFileError(f"engine {engine!r} is not offered: use {' or '.join(ENGINES)}")
     folder.require_sound()
-    rows = {name: _rows(name, datasets[name], folder, seed) for name in sorted(datasets)}
+    rows = {name: rows_of(name, datasets[name], folder, seed) for name in sorted(datasets)}
     initial = job_initial.compute(folder.draft, folder.dictionary, folder.source)
     offers = {name: _offer(name, len(s.labels), folder, lifetime_epsilon) for name, s in rows.items()}
     job = job_record.build(
@@ -122,7 +122,7 @@ def crowd(
     rounds = CrowdRounds(job, enlisted, initial.parameters)
     with tempfile.TemporaryDirectory(prefix="wardround-crowd-") as place:
         players = [(_player(h), rows[h.hospital]) for h in enlisted]
-        write(Path(place), players, graph=_graph(folder), seed=seed)
+        write(Path(place), players, graph=graph_of(folder), seed=seed)
         del rows, players
         began = time.monotonic()
         _play(
@@ -172,7 +172,7 @@ def _play(
     wardround_crowd_ray.run(place, hospitals, processes or os.cpu_count() or 1, conduct)
 
 
-def _rows(name: str, given: object, folder: JobFolder, seed: int | None) -> Snapshot:
+def rows_of(name: str, given: object, folder: JobFolder, seed: int | None) -> Snapshot:
     """Return a hospital's rows, prepared. Raises DataError, with the hospital's name."""
     secret = secrets.token_bytes(SECRET_SIZE)
     if seed is not None:
@@ -259,7 +259,7 @@ def _player(hospital: Enlisted) -> Player:
     )
 
 
-def _graph(folder: JobFolder) -> bytes:
+def graph_of(folder: JobFolder) -> bytes:
     """Return what the builder makes of the job's own model.py; nothing for a built-in model."""
     if folder.source is None:
         return b""

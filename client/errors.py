@@ -189,3 +189,7 @@ class MissingExtraError(ClientError):
 
 class TrackingError(ClientError):
     """A run cannot be followed as was asked: do what the message says; the run itself is not touched."""
+
+
+class PlanError(ClientError):
+    """What is asked of a plan cannot be had: change the call as the message says; nobody was asked anything."""

@@ -122,8 +122,8 @@ def _rounds(
         hospitals=hospitals,
         rounds=done,
         seconds_per_round=median(seconds),
-        bytes_down=4 * initial.count,
-        bytes_up=(8 if draft.local_steps == 1 else 4) * initial.count + _RECEIPT,
+        bytes_down=bytes_down(initial.count),
+        bytes_up=bytes_up(initial.count, draft.local_steps),
         before=before,
         after=_measure(worker, spec, model),
     )
@@ -140,6 +140,16 @@ def _measure(worker: Worker, spec: JobSpec, model: NDArray[np.float64]) -> Quali
         total = counts.sum(axis=1, keepdims=True)
     cells = np.diff(np.hstack([np.zeros((2, 1), dtype=np.int64), *below, total]), axis=1)
     return quality(cells, thresholds)
+
+
+def bytes_down(parameters: int) -> int:
+    """Return what each hospital receives in each round: a model of float32 numbers."""
+    return 4 * parameters
+
+
+def bytes_up(parameters: int, local_steps: int) -> int:
+    """Return about what each hospital sends in each round: its update and its receipt."""
+    return (8 if local_steps == 1 else 4) * parameters + _RECEIPT
 
 
 def quality(cells: NDArray[np.int64], thresholds: Sequence[float]) -> Quality:

@@ -91,19 +91,20 @@ def prices(job: Job, datasets: Sequence[Dataset], state: State) -> tuple[Price, 
     return tuple(price(job, d, _spent(state, d.ref)) for d in datasets)
 
 
-def price(job: Job, dataset: Dataset, spent: str = "0") -> Price:
+def price(job: Job, dataset: Dataset, spent: str = "0", limit: str = "") -> Price:
     """Return what a job costs at a dataset that has spent some of its epsilon already.
 
     Args:
         job: The job as it would be proposed.
         dataset: The dataset's record.
         spent: Its lifetime epsilon so far, a decimal.
+        limit: The most that the hospital lets one job spend, a decimal; its whole budget where none is given.
     """
     policy = Policy(
         approve="built-in",
         researchers=(),
         purposes=dataset.purposes,
-        max_epsilon_per_job=dataset.epsilon,
+        max_epsilon_per_job=limit or dataset.epsilon,
         min_participants=1,
         smallest_cohort=1,
         hours=(),

@@ -98,11 +98,11 @@ class Trainer:
     ) -> tuple[NDArray[np.int64], bool]:
         """Return the noised score histogram of the held-out patients, and whether its noise is fit for production."""
         noise = count_noise(noise_multiplier, self._randomness)
-        counts = score_histogram(self._scores(parameters), self._held_out_labels, edges, noise)
+        counts = score_histogram(self.scores(parameters), self._held_out_labels, edges, noise)
         return counts, self._randomness.production
 
-    def _scores(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return each held-out patient's probability of the positive class."""
+    def scores(self, parameters: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return each held-out patient's probability of the positive class: for histograms and for simulations."""
         module = copy.deepcopy(self._module).eval()
         models.unpack(parameters, module)
         scores = np.zeros(len(self._held_out))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from client import job_folder, job_toml
 from client.dictionary import SHIPPED, Dictionary, shipped
@@ -88,6 +89,21 @@ def keep(job: Drafted, path: Path | None = None) -> JobFolder:
             "give this one a name of its own, or name another folder for it"
         )
     return found
+
+
+def changed(job: Drafted, changes: Mapping[str, Any]) -> Drafted:
+    """Return a job with other settings: a new value of the same kind where it can make one.
+
+    Args:
+        job: The job.
+        changes: By field of its draft.
+    """
+    replaced = getattr(job, "replace", None)
+    if callable(replaced):
+        made: Drafted = replaced(**changes)
+        return made
+    folder = unsaved(job)
+    return replace(folder, draft=replace(folder.draft, **changes))
 
 
 def _differences(found: JobFolder, wanted: JobFolder) -> list[str]:
