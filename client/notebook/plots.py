@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from client.notebook import drawing
 from client.notebook.extras import needed
 from client.notebook.figures import Figures
 from client.notebook.hospital_plots import epsilon, geometry, participation
@@ -31,7 +32,9 @@ __all__ = [
 ]
 
 _OVERVIEW = (auroc, loss, epsilon, participation, geometry, calibration)
-_WIDTH = 15.0  # inches, of the overview
+_WIDTH = 15.0  # inches, of the overview, with room for names of _ROOM letters
+_ROOM = 10
+_LETTER = 0.25  # inches more for each letter more, for all three columns
 
 
 def overview(figures: Figures) -> Figure:
@@ -44,7 +47,9 @@ def overview(figures: Figures) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     pyplot = needed("matplotlib.pyplot", "notebook", "pictures are drawn")
-    made: Figure = pyplot.figure(figsize=(_WIDTH, 8.4), layout="constrained")
+    longest = max((len(drawing.short(name)) for name in figures.hospitals), default=0)
+    width = _WIDTH + _LETTER * max(0, longest - _ROOM)
+    made: Figure = pyplot.figure(figsize=(width, 8.4), layout="constrained")
     for draw, ax in zip(_OVERVIEW, made.subplots(2, 3).flat, strict=True):
         draw(figures, ax)
     done = min(figures.rounds, max((part.round for part in figures.parts), default=0))
