@@ -147,7 +147,7 @@ def test_a_crowd_is_counted_and_not_listed() -> None:
     heights: dict[int, float] = {}
     for field in ax.patches:
         assert isinstance(field, Rectangle)
-        number = round(field.get_x() + 0.46)
+        number = round(field.get_x() + 0.5)
         heights[number] = heights.get(number, 0) + field.get_height()
     assert heights == dict.fromkeys(range(1, 6), 500)
     assert len(words(plots.epsilon(figures)).splitlines()) < 20
@@ -182,6 +182,34 @@ def test_calibration_shows_the_newest_model_that_has_one() -> None:
     patients = [bar.patients for bar in figures.measured[-2].calibration]
     assert all((a < b) == (p < q) for (a, b), (p, q) in zip(pairwise(sizes), pairwise(patients), strict=True))
     assert f"{patients[0]:.0f}" in words(ax)
+
+
+def test_calibration_draws_the_intervals_that_are_known() -> None:
+    figures = made(4)
+    bars = figures.measured[-1].calibration
+    ax = plots.calibration(figures)
+    spans = [tuple(along(line, 1)) for line in ax.lines]
+    assert {(bar.low, bar.high) for bar in bars} <= set(spans)
+    assert "95 % interval" in words(ax)
+    blank = tuple(replace(bar, low=None, high=None) for bar in bars)
+    ax = plots.calibration(replace(figures, measured=(replace(figures.measured[-1], calibration=blank),)))
+    assert len(ax.lines) == len(spans) - len(bars)
+    assert "95 % interval" not in words(ax)
+
+
+def test_rows_that_a_name_does_not_fit_into_are_drawn_together() -> None:
+    figures = made(25, rounds=2)
+    assert len(plots.participation(figures).get_yticks()) == 25
+    low = plt.figure(figsize=(4, 2)).subplots()
+    assert plots.participation(figures, low).get_ylabel() == "hospitals"
+
+
+def test_a_long_name_keeps_its_ends() -> None:
+    name = "university-hospital-of-the-northern-islands"
+    (label,) = plots.participation(
+        replace(EMPTY, hospitals=(name,), parts=(Part(round=1, hospital=name, fate=USED),))
+    ).get_yticklabels()
+    assert label.get_text() == "university-…hern-islands"
 
 
 def curve(seeds: int, infinite: bool = True) -> pd.DataFrame:

@@ -17,10 +17,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from client.errors import MissingExtraError, TrackingError
 from client.notebook import scalars
 from client.notebook.figures import Estimate, Figures
-from client.notebook.jsonlines_tracker import JsonLinesTracker
-from client.notebook.mlflow_tracker import MLflowTracker
-from client.notebook.tensorboard_tracker import TensorBoardTracker
-from client.notebook.tracking import Callbacks, Tracker, track
+from client.notebook.tracking import (
+    Callbacks,
+    JsonLinesTracker,
+    MLflowTracker,
+    TensorBoardTracker,
+    Tracker,
+    track,
+)
 from tests.client.notebook.made_figures import EMPTY, made
 
 if TYPE_CHECKING:
