@@ -244,9 +244,10 @@ def test_an_accessor_draws_the_newest_figures_one_by_one_or_all_at_once() -> Non
     now = made(4)
     for draw in (plot.auroc, plot.loss, plot.epsilon, plot.participation, plot.geometry, plot.calibration):
         assert "nothing measured yet" not in words(draw())
-    figure = plot()
-    assert len(figure.axes) == 6
-    assert figure.get_suptitle() == "breast-cancer: finished, round 20 of 20"
+    axes = plot()
+    assert list(axes) == ["auroc", "loss", "epsilon", "participation", "geometry", "calibration"]
+    assert "AUROC" in words(axes["auroc"])
+    assert plt.gcf().get_suptitle() == "breast-cancer: finished, round 20 of 20"
     assert "auroc" in repr(plot)
 
 
