@@ -52,6 +52,18 @@ def without_measure(figures: Figures, number: int) -> Figures:
     return replace(figures, measured=tuple(blank))
 
 
+def until(figures: Figures, last: int) -> Figures:
+    """Return the figures as they were when so many rounds had ended."""
+    return replace(
+        figures,
+        status=figures.status if last > figures.rounds else "running",
+        measured=tuple(item for item in figures.measured if item.round <= last),
+        parts=tuple(item for item in figures.parts if item.round <= last),
+        spent=tuple(item for item in figures.spent if item.round <= last),
+        pulls=tuple(item for item in figures.pulls if item.round <= last),
+    )
+
+
 def _part(draw: random.Random, number: int, name: str, place: int) -> Part:
     fate = USED
     if place % 8 == 2 and draw.random() < 0.25:
