@@ -23,21 +23,22 @@ import coordinator.errors
 import ledger.errors
 
 if TYPE_CHECKING:
-    from client.dictionary import Dictionary as Dictionary
     from client.notebook.job import Job as Job
+
+    from client.dictionary import Dictionary as Dictionary
     from wardround_connect import connect as connect
     from wardround_plan import plan as plan
     from wardround_run import Run as Run
-    from wardround_simulate import simulate as simulate
+    from wardround_simulated import simulate as simulate
 
-__all__ = ["Dictionary", "Job", "Run", "connect", "plan", "simulate"]  # noqa: F822 - imported when used
+__all__ = ["Dictionary", "Job", "Run", "connect", "plan", "simulate"]
 _PLACES = {  # name -> module; imported when first used
     "Dictionary": "client.dictionary",
     "Job": "client.notebook.job",
     "Run": "wardround_run",
     "connect": "wardround_connect",
     "plan": "wardround_plan",
-    "simulate": "wardround_simulate",
+    "simulate": "wardround_simulated",
 }
 
 # noun -> (module, typer app, line of help); imported when used, so that `ledger` needs neither torch nor flwr

@@ -116,16 +116,21 @@ def _charter(
 
 def _prepare_coordinator(made: Consortium) -> None:
     directory = made.coordinator
-    (directory / "keys").mkdir(parents=True)
+    directory.mkdir(parents=True)
+    (directory / "keys").mkdir()
     (directory / "nodes").mkdir()
     for name in ("log", "coordinator"):
         write_private(directory / "keys" / f"{name}.key", made.keys[name].to_text().encode() + b"\n")
     config = f'host = "127.0.0.1"\nport = {made.port}\npublic_name = "localhost"\nround_seconds = 60\n'
     (directory / "coordinator.toml").write_text(config)
     ensure_tls(directory / "tls", ["localhost", "127.0.0.1"], datetime.now(UTC))
+
+
+def begin_log(made: Consortium) -> Log:
+    """Return the log with the charter as its first entry, open for writing."""
     founders = [made.keys[m.name] for m in made.charter.terms.members]
     entry = envelope.sign(made.charter, *founders)
-    Log.create(directory / "log", entry, [made.keys["log"]], int(time.time())).close()
+    return Log.create(made.coordinator / "log", entry, [made.keys["log"]], int(time.time()))
 
 
 def settle(made: Consortium, name: str, offered: Offered) -> None:

@@ -71,10 +71,10 @@ def from_frame(frame: Any, dictionary: Dictionary) -> Source:
                 f"column {column!r} is {'there twice' if found else 'missing'}: the data dictionary "
                 f"{dictionary.name!r} needs {', '.join(dictionary.columns)}"
             )
-    texts = [_texts(frame.iloc[:, place]) for place in range(len(names))]
+    found = [texts(frame.iloc[:, place]) for place in range(len(names))]
     return TableInMemory(
-        columns=tuple(texts[names.index(column)] for column in dictionary.columns),
-        whole=tuple(texts),
+        columns=tuple(found[names.index(column)] for column in dictionary.columns),
+        whole=tuple(found),
         inputs=len(dictionary.inputs),
     )
 
@@ -112,6 +112,7 @@ def from_arrays(inputs: object, labels: object, dictionary: Dictionary) -> Sourc
     return TableInMemory(columns=columns, whole=columns, inputs=len(cells))
 
 
-def _texts(column: Any) -> list[str]:
+def texts(column: Any) -> list[str]:
+    """Return a DataFrame's column as the text that a CSV file would hold; "" where a value is missing."""
     missing = column.isna().tolist()
     return ["" if gone else text_of(value) for gone, value in zip(missing, column.tolist(), strict=True)]
