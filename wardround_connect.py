@@ -13,6 +13,7 @@ from __future__ import annotations
 import html
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -192,6 +193,9 @@ class Consortium:
         with self._lock:
             if self._opened is None:
                 self._opened = self._open(time.sleep)
+                weakref.finalize(
+                    self, self._opened.close
+                )  # who uses no `with` leaves no open connection either
             try:
                 yield self._opened
             except UnreachableError as error:

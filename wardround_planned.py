@@ -86,7 +86,7 @@ class Plan:
     @property
     def minutes(self) -> float:
         """Of training, by a dry run on this machine; NaN where none was measured."""
-        return self._rehearsal.seconds_per_round * self._job.rounds / 60
+        return self._rehearsal.seconds_per_round * self._folder.draft.rounds / 60
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the privacy-utility curve, with a band over the seeds. Raises MissingExtraError."""
@@ -95,14 +95,14 @@ class Plan:
         return privacy_utility(self.curve, ax)
 
     def suggest(self, seconds: float | None = None) -> Suggestion:
-        """Look for settings that use the same epsilon better, and return what was measured; the first answer is kept.
+        """Look for settings that use the same epsilon better, and return what was measured; `job` applies it.
 
         A change is suggested only if seeds that took no part in choosing it confirm it.
 
         Args:
-            seconds: That measuring may take; as long as the plan's where none is given.
+            seconds: That measuring may take. Where none is given, the last answer, or as long as the plan had.
         """
-        if self._suggestion is None:
+        if self._suggestion is None or seconds is not None:
             self._suggestion = suggest(
                 self._folder.draft,
                 self._rehearsal,

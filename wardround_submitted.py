@@ -10,7 +10,7 @@ import asyncio
 import html
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,10 @@ from client import job_match
 from client.errors import JobStateError, UnreachableError
 from client.job_match import Price
 from client.job_story import ENDS, SHORT, Event, Story
-from client.notebook import consortium_tables, job_result_folder, price_table
+from client.notebook import consortium_tables, job_result_folder, price_table, tables
 from client.notebook.figures import Figures
 from client.notebook.job_bar import Bar
+from client.notebook.tracking import Callback, Callbacks, Tracker
 from client.researcher import OPEN, POLL_SECONDS
 from coordinator.histories import History
 from ledger.state import JobState
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from client.job_result import Result
+    from client.notebook.plots import Plot
     from wardround_connect import Consortium
 
 AWAIT_SECONDS = 2.0  # between two looks of a coroutine that may be called away
 STATUS_SECONDS = 1.0  # between two questions for the coordinator's figures
 STOPPED = "stopped following; the job goes on: run.follow() follows it again, run.cancel() ends it"
-Callback = Callable[[Event], object]
 
 
 class ConsortiumRun:
@@ -65,6 +66,7 @@ class ConsortiumRun:
         self._story = Story(digest=digest)
         self._events: list[Event] = []
         self._size = 0  # entries that the story has read
+        self._claimed: dict[str, Any] = {}  # the coordinator's status, its word
         self._seen = consortium.look()
         self._estimated = self._estimate()
         self._now()
@@ -99,27 +101,51 @@ class ConsortiumRun:
         """
         self._now()
         with self._consortium.door() as me:
-            claimed = me.door.status()
-        return figures(self._history, self._seen.sight.state, claimed)
+            self._claimed = dict(me.door.status())
+        return figures(self._history, self._seen.sight.state, self._claimed)
 
-    def follow(self, callbacks: Sequence[Callback] = (), progress: bool = True) -> ConsortiumRun:
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """How good the model was measured to be; see `tables.metrics`. The coordinator's word until the release."""
+        return tables.metrics(self.figures)
+
+    @property
+    def privacy(self) -> pd.DataFrame:
+        """What the job has cost the hospitals' patients; see `tables.privacy`."""
+        return tables.privacy(self.figures)
+
+    @property
+    def participation(self) -> pd.DataFrame:
+        """What became of each hospital in each round; see `tables.participation`."""
+        return tables.participation(self.figures)
+
+    @property
+    def plot(self) -> Plot:
+        """The pictures of the job as it stands."""
+        from client.notebook.plots import Plot
+
+        return Plot(lambda: self.figures)
+
+    def follow(self, callbacks: Iterable[Tracker | Callback] = (), progress: bool = True) -> ConsortiumRun:
         """Follow the job to its end, through any outage. Ctrl-C stops following, and the job goes on.
 
         Args:
-            callbacks: Each is called with every event (`client.job_story.Event`), from the job's proposal on.
+            callbacks: Trackers, and functions that are called with the figures whenever they have changed; one that
+                fails is reported, and ends nothing.
             progress: Whether to show a bar.
         """
-        asked, status = 0.0, {}
+        asked = 0.0
         try:
-            with Bar(self._job.name, self._job.last_exchange, shown=progress) as bar:
+            with (
+                Bar(self._job.name, self._job.last_exchange, shown=progress) as bar,
+                Callbacks(callbacks) as told,
+            ):
                 for event, story in self._watch(lambda: POLL_SECONDS, time.sleep, bar.wait):
-                    if event.kind == "round" and progress and time.monotonic() - asked > STATUS_SECONDS:
+                    if time.monotonic() - asked > STATUS_SECONDS or event.kind not in ("round", "skip"):
                         asked = time.monotonic()
-                        with suppress(UnreachableError), self._consortium.door() as me:
-                            status = dict(me.door.status())
-                    bar.event(event, story, status)
-                    for callback in callbacks:
-                        callback(event)
+                        with suppress(UnreachableError):
+                            told.update(self.figures)
+                    bar.event(event, story, self._claimed)
         except KeyboardInterrupt:
             print(STOPPED)  # noqa: T201 - who interrupts reads what it means
         return self

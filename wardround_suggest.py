@@ -1,7 +1,7 @@
 """Settings that use the same epsilon better: tried, chosen by some seeds, confirmed by others, or not suggested.
 
-Loss decides: unlike the AUROC it also sees whether probabilities are right. Steps are greedy, one setting at a time:
-nothing is claimed about combinations that were not tried.
+Loss decides: unlike the AUROC it also sees whether probabilities are right; but no change may cost AUROC. Steps are
+greedy, one setting at a time: nothing is claimed about combinations that were not tried.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from client import job_problems
-from client.errors import ClientError
+from client.errors import PlanError
 from client.job_toml import JobDraft
 from client.notebook.comparing import Difference, difference
 from client.notebook.consortium_tables import table
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STEPS = 3  # changes at most, one after the other
+CHOOSING = 0.6  # share of the time that is left, for choosing what is then confirmed
 CONFIRMING = 5  # seeds at least that confirm a change
 FRESH = 1000  # the first of them: none has chosen it
 COLUMNS = (
@@ -80,7 +81,13 @@ class Suggestion:
 
 
 def suggest(
-    draft: JobDraft, rehearsal: Rehearsal, *, seeds: int, seconds: float, progress: bool
+    draft: JobDraft,
+    rehearsal: Rehearsal,
+    *,
+    seeds: int,
+    seconds: float,
+    progress: bool,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Suggestion:
     """Look for better settings at the same epsilon.
 
@@ -90,120 +97,132 @@ def suggest(
         seeds: How many choose; at least 5 others confirm.
         seconds: That measuring may take.
         progress: Whether to show a bar.
+        clock: Monotonic seconds.
     """
-    until = time.monotonic() + seconds
-    search = _Search(rehearsal, seeds, lambda: time.monotonic() < until)
-    best, changes, sentences = draft, dict[str, Any](), list[str]()
+    search = _Search(rehearsal, seeds, clock, clock() + seconds)
+    best, changes = draft, dict[str, Any]()
     bar = needed("tqdm.auto", "notebook", "progress is shown").tqdm(
         desc="suggest", unit="trial", disable=not progress, leave=False
     )
-    search.told = lambda: bar.update(rehearsal.tried - bar.n)
+    search.told = lambda: bar.update(1)
     try:
         while len(changes) < STEPS and (found := search.step(best, changes)) is not None:
             best = found.variant.draft
             changes[found.variant.field] = found.variant.after
-            sentences.append(_sentence(found))
     except KeyboardInterrupt:
-        sentences.append("The search was interrupted: what it had found until then stands.")
+        search.sentences.append("The search was interrupted: what it had found until then stands.")
     finally:
         bar.close()
     return Suggestion(
         changes=changes,
         tried=tuple(search.tried),
-        sentences=(*sentences, *_end(search, changes, seconds)),
+        sentences=(*search.sentences, *_end(search, changes, seconds)),
     )
 
 
 class _Search:
     """Steps from one job to a better neighbour."""
 
-    def __init__(self, rehearsal: Rehearsal, seeds: int, in_time: Callable[[], bool]) -> None:
+    def __init__(self, rehearsal: Rehearsal, seeds: int, clock: Callable[[], float], until: float) -> None:
         self.tried: list[Tried] = []
+        self.sentences: list[str] = []
         self.late = False
         self.told: Callable[[], object] = lambda: None
-        self._rehearsal, self._in_time = rehearsal, in_time
+        self._rehearsal, self._clock, self._until = rehearsal, clock, until
         self._choosing = range(seeds)
         self._confirming = range(FRESH, FRESH + max(seeds, CONFIRMING))
         self._known: dict[tuple[JobDraft, int], Outcome] = {}
 
     def step(self, base: JobDraft, changes: Mapping[str, Any]) -> Tried | None:
-        """Return a confirmed improvement on a job, or None."""
-        screened = [
-            tried
-            for variant in variants(base)
-            if variant.field not in changes
-            and (tried := self._compare(variant, base, self._choosing)) is not None
-        ]
-        self.tried += screened
-        hopeful = [t for t in screened if t.loss.mean < 0]
+        """Return a confirmed improvement on a job, or None, having said why."""
+        now = self._clock()
+        choosing_ends = now + CHOOSING * (self._until - now)
+        screened = []
+        for variant in variants(base):
+            if variant.field in changes:
+                continue
+            tried = self._compare(variant, base, self._choosing, choosing_ends)
+            if tried is not None:
+                screened.append(tried)
+                self.tried.append(tried)
+        hopeful = [t for t in screened if t.loss.mean < 0 and not t.auroc.below]
         if not hopeful:
             return None
         best = min(hopeful, key=lambda t: t.loss.mean)
-        again = self._compare(best.variant, base, self._confirming, "confirmed")
+        again = self._compare(best.variant, base, self._confirming, self._until, "confirmed")
         if again is None:
+            self.sentences.append(
+                f"{_capital(best.variant.words)} looked best, and time ran out before other seeds could confirm it."
+            )
             return None
         self.tried.append(again)
+        self.sentences.append(_sentence(again))
         return again if again.suggested else None
 
     def _compare(
-        self, variant: Variant, base: JobDraft, seeds: Sequence[int], stage: str = "chosen from"
+        self, variant: Variant, base: JobDraft, seeds: Sequence[int], until: float, stage: str = "chosen from"
     ) -> Tried | None:
         """Try a variant and its base with the same seeds; None where it is no sound job, or time runs out."""
         folder = self._rehearsal.folder
         if job_problems.problems(variant.draft, folder.dictionary, folder.source):
             return None
-        pairs = [(self._outcome(variant.draft, seed), self._outcome(base, seed)) for seed in seeds]
-        done = [(one, other) for one, other in pairs if one is not None and other is not None]
-        if len(done) < len(pairs):
-            return None
-        loss = difference([one.loss for one, _ in done], [other.loss for _, other in done])
-        return Tried(
-            variant=variant,
-            stage=stage,
-            loss=loss,
-            auroc=difference([one.auroc for one, _ in done], [other.auroc for _, other in done]),
-            suggested=stage == "confirmed" and loss.below,
-        )
+        pairs = []
+        for seed in seeds:
+            one, other = self._outcome(variant.draft, seed, until), self._outcome(base, seed, until)
+            if one is None or other is None:
+                return None
+            pairs.append((one, other))
+        loss = difference([one.loss for one, _ in pairs], [other.loss for _, other in pairs])
+        auroc = difference([one.auroc for one, _ in pairs], [other.auroc for _, other in pairs])
+        better = stage == "confirmed" and loss.below and not auroc.below
+        return Tried(variant=variant, stage=stage, loss=loss, auroc=auroc, suggested=better)
 
-    def _outcome(self, draft: JobDraft, seed: int) -> Outcome | None:
+    def _outcome(self, draft: JobDraft, seed: int, until: float) -> Outcome | None:
         if (draft, seed) in self._known:
             return self._known[draft, seed]
-        if not self._in_time():
-            self.late = True
-            return None
+
+        def in_time() -> bool:
+            return self._clock() < until
+
         try:
-            found = self._rehearsal.outcome(draft, seed, self._in_time)
-        except ClientError:  # some hospital's rules refuse this variant: it is no suggestion
+            found = self._rehearsal.outcome(draft, seed, in_time) if in_time() else None
+        except PlanError:  # too few hospitals would take part in this variant: it is no suggestion
             return None
-        self.told()
         if found is None:
             self.late = True
-        else:
-            self._known[draft, seed] = found
+            return None
+        self.told()
+        self._known[draft, seed] = found
         return found
 
 
 def _sentence(found: Tried) -> str:
     loss, auroc, draft = found.loss, found.auroc, found.variant.draft
+    told = (
+        f"the loss changes by {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}, 95 % over {loss.seeds} fresh "
+        "seeds), "
+        f"the AUROC by {auroc.mean:+.4f} ({auroc.low:+.4f} to {auroc.high:+.4f})"
+    )
+    if not found.suggested:
+        why = "costs AUROC" if auroc.below else "makes no difference that the noise does not explain"
+        return f"{_capital(found.variant.words)} looked best, and {why}: {told}."
     more = ""
     if found.variant.field in ("rounds", "local_steps"):
-        more = f"; it takes {draft.rounds} rounds of {draft.local_steps}"
-    return (
-        f"Change {found.variant.words}: at the same epsilon the loss changes by {loss.mean:+.4f} ({loss.low:+.4f} to "
-        f"{loss.high:+.4f}, 95 % over {loss.seeds} fresh seeds), the AUROC by {auroc.mean:+.4f}{more}."
-    )
+        more = f"; the job then takes {draft.rounds} rounds of {draft.local_steps} steps"
+    return f"Change {found.variant.words}: at the same epsilon {told}{more}."
 
 
 def _end(search: _Search, changes: Mapping[str, Any], seconds: float) -> Iterator[str]:
     if search.late:
-        yield f"Time ran out after {seconds:g} s: some settings were not tried; suggest(seconds=...) gives more."
+        yield f"Not everything was tried within {seconds:g} s: suggest(seconds=...) gives more."
     if changes:
         yield "Nothing is claimed about settings that were not tried, or about patients other than the plan's."
     elif search.tried and not math.isnan(search.tried[0].loss.mean):
         fields = dict.fromkeys(WORDS[t.variant.field] for t in search.tried)
-        yield (
-            f"No change is suggested: no other {', '.join(fields)} that was tried makes a difference at this epsilon "
-            "that the noise does not explain."
-        )
+        yield f"No change is suggested; tried were {', '.join(fields)}."
     else:
         yield "No change is suggested: nothing could be measured."
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]

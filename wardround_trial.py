@@ -53,6 +53,7 @@ class Trial:
     """One job at some hospitals, with one seed.
 
     Attributes:
+        model: Packed float32 parameters as they stand.
         seconds: Of each round so far: its slowest hospital and the averaging.
     """
 
@@ -81,7 +82,7 @@ class Trial:
             SettingError: the strategy is not.
         """
         self._job, self._sites = job, sorted(sites, key=lambda s: s.hospital)
-        self._model, self._state, self.seconds = initial, b"", list[float]()
+        self.model, self._state, self.seconds = initial, b"", list[float]()
         self._strategy = strategy_of(job.aggregation)
         self._plans: Mapping[str, Plan] = {
             s.hospital: plan_of(job.training, s.training, s.size_class) for s in self._sites
@@ -98,7 +99,7 @@ class Trial:
             if not in_time():
                 return None
             self._round()
-        scores = self._judge.scores(np.frombuffer(self._model, "<f4"))
+        scores = self._judge.scores(np.frombuffer(self.model, "<f4"))
         return Outcome(auroc=auroc(scores, self._labels), loss=log_loss(scores, self._labels))
 
     @property
@@ -107,9 +108,9 @@ class Trial:
         return median(self.seconds) if self.seconds else float("nan")
 
     def _round(self) -> None:
-        before, slowest = np.frombuffer(self._model, "<f4"), 0.0
-        digest = _sha256(self._model)
-        blobs, updates = {digest: self._model, _sha256(self._state): self._state}, []
+        before, slowest = np.frombuffer(self.model, "<f4"), 0.0
+        digest = _sha256(self.model)
+        blobs, updates = {digest: self.model, _sha256(self._state): self._state}, []
         for site, trainer in zip(self._sites, self._trainers, strict=True):
             began = time.perf_counter()
             data = np.ascontiguousarray(trainer.train(before)[0]).tobytes()
@@ -131,7 +132,7 @@ class Trial:
                 ),
                 lambda name: io.BytesIO(blobs[name]),
             )
-            self._model, self._state = result.model.tobytes(), result.server_state
+            self.model, self._state = result.model.tobytes(), result.server_state
         except AggregationError:
             pass  # as an aborted round: the model stays
         self.seconds.append(slowest + time.perf_counter() - began)

@@ -16,7 +16,7 @@ import wardround_connect
 from client import job_folder, member
 from client.errors import ConfigError, JobFileError, JobStateError, UnreachableError
 from client.job_folder import JobFolder
-from client.job_story import Event
+from client.notebook.figures import Figures
 from client.researcher import Researcher
 from tests.client.job_bench import Bench, sha
 from wardround_connect import Consortium
@@ -189,15 +189,17 @@ def end(bench: Bench, digest: str, after: float = 0.1) -> threading.Timer:
 
 
 def test_follow_tells_every_event_and_returns_the_run(bench: Bench) -> None:
-    told: list[Event] = []
+    told: list[Figures] = []
     with connected(bench) as consortium:
         run = consortium.submit(job(bench))
         timer = end(bench, run.digest)
         assert run.follow([told.append], progress=False) is run
         timer.join()
-        assert told[0].kind == "proposed"
-        assert [e.kind for e in told][-2:] == ["released", "ended"]
-        assert list(run.events["event"]) == [e.kind for e in told]
+        assert told[-1].status == "finished"
+        assert len({id(f) for f in told}) == len(told)
+        events = list(run.events["event"])
+        assert (events[0], events[-2:]) == ("proposed", ["released", "ended"])
+        assert list(run.participation["hospital"].unique()) == ["alpha", "bravo"]
         assert run.status == "finished"
         assert "is finished: the model is released" in repr(run)
 
@@ -213,7 +215,7 @@ def test_a_bar_is_drawn_and_closed(bench: Bench, capsys: pytest.CaptureFixture[s
 def test_an_interrupt_stops_following_and_says_that_the_job_goes_on(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(event: Event) -> None:
+    def interrupt(figures: Figures) -> None:
         raise KeyboardInterrupt
 
     with connected(bench) as consortium:
@@ -227,8 +229,8 @@ def test_follow_waits_through_an_outage(bench: Bench) -> None:
     with connected(bench) as consortium:
         run = consortium.submit(job(bench))
 
-        def away(event: Event) -> None:
-            if event.kind == "proposed":
+        def away(figures: Figures) -> None:
+            if figures.status == "proposed":
                 bench.down = True
                 threading.Timer(0.2, back).start()
 

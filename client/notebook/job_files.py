@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from client import job_folder, job_toml
 from client.dictionary import SHIPPED, Dictionary, shipped
-from client.errors import JobStateError, LocalStateError
+from client.errors import JobFileError, JobStateError, LocalStateError
 from client.job_fields import FIELDS
 from client.job_folder import MODEL, JobFolder
 from client.job_toml import JobDraft
@@ -50,7 +50,15 @@ def unsaved(job: Drafted, path: Path | None = None) -> JobFolder:
     Args:
         job: The job.
         path: The folder; where none is given, `jobs/NAME`, or a `JobFolder`'s own.
+
+    Raises:
+        JobFileError: what is given is no job.
     """
+    if not all(hasattr(job, name) for name in ("draft", "dictionary", "source")):
+        raise JobFileError(
+            f"a {type(job).__name__} is no job: make one by wardround.Job.template(...), or read a folder by "
+            "wardround.Job.load(...)"
+        )
     if isinstance(job, JobFolder) and path in (None, job.path):
         return job
     ships = job.draft.dictionary in SHIPPED and shipped(job.draft.dictionary).digest == job.dictionary.digest
