@@ -5,7 +5,7 @@
 Each variant is a process of its own, from its start to its end, Ray's start and every import included; all run one
 after the other, in turn. Ours starts from raw rows, prepares them, prices the job, trains under differential privacy
 and measures; Flower's gets the prepared rows as arrays, and neither of its variants measures anything. Memory is the
-sum of the proportional set sizes (PSS) of the process and all that it started, the highest of samples four times a
+sum of the proportional set sizes (PSS) of the process and all that it started, the highest of samples taken each
 second. Asserts nothing: times depend on the machine.
 """
 
@@ -79,14 +79,15 @@ def ours(folder: Path, engine: str) -> None:
 
 
 def tree_mib(process: psutil.Process) -> float:
-    """Return the proportional set size of a process and all that descend from it."""
-    total = 0
+    """Return the proportional set size of a process and all that descend from it; Linux only."""
+    kib = 0
     for one in (process, *process.children(recursive=True)):
         try:
-            total += one.memory_full_info().pss
-        except (psutil.Error, OSError):
+            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
+        except OSError:
             continue  # it ended meanwhile
-    return total / 2**20
+        kib += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return kib / 1024
 
 
 def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, str]:
@@ -108,7 +109,7 @@ def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, s
                 peak = max(peak, tree_mib(child))
             except psutil.NoSuchProcess:
                 break
-            time.sleep(0.25)
+            time.sleep(1.0)
         status, seconds = child.wait(), time.perf_counter() - began
         out.seek(0)
         said = out.read().decode(errors="replace").strip()
