@@ -100,7 +100,7 @@ def crowd(
     if engine not in ENGINES:
         raise JobFileError(f"engine {engine!r} is not offered: use {' or '.join(ENGINES)}")
     folder.require_sound()
-    rows = {name: _rows(name, datasets[name], folder, seed) for name in sorted(datasets)}
+    rows = {name: rows_of(name, datasets[name], folder, seed) for name in sorted(datasets)}
     initial = job_initial.compute(folder.draft, folder.dictionary, folder.source)
     offers = {name: _offer(name, len(s.labels), folder, lifetime_epsilon) for name, s in rows.items()}
     job = job_record.build(
@@ -171,8 +171,18 @@ def _play(
     wardround_crowd_ray.run(place, hospitals, processes or os.cpu_count() or 1, conduct)
 
 
-def _rows(name: str, given: object, folder: JobFolder, seed: int | None) -> Snapshot:
-    """Return a hospital's rows, prepared. Raises DataError, with the hospital's name."""
+def rows_of(name: str, given: object, folder: JobFolder, seed: int | None) -> Snapshot:
+    """Return a hospital's rows, prepared.
+
+    Args:
+        name: The hospital's.
+        given: What `crowd` takes.
+        folder: The job.
+        seed: Decides who is held out; None: chance.
+
+    Raises:
+        DataError: says whose rows cannot be used, and why.
+    """
     secret = secrets.token_bytes(SECRET_SIZE)
     if seed is not None:
         secret = hashlib.sha256(f"wardround/crowd/v1/{seed}/{name}/split".encode()).digest()

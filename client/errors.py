@@ -177,3 +177,11 @@ class ProposalError(ClientError):
 
 class UnsoundLogError(ClientError):
     """The log is not the one that was agreed on, or breaks a rule: decide nothing, tell the other members."""
+
+
+class MissingExtraError(ClientError):
+    """An optional package that this needs is not installed: install the extra that the message names."""
+
+
+class TrackingError(ClientError):
+    """A run cannot be followed as was asked: do what the message says; the run itself is not touched."""
