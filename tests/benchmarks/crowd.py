@@ -6,7 +6,8 @@ Each variant is a process of its own, from its start to its end, Ray's start and
 after the other, in turn. Ours starts from raw rows, prepares them, prices the job, trains under differential privacy
 and measures; Flower's gets the prepared rows as arrays, and neither of its variants measures anything. Memory is the
 sum of the proportional set sizes (PSS) of the process and all that it started, the highest of samples taken each
-second. Asserts nothing: times depend on the machine.
+second; CPU seconds are the sum over the same processes, and say more than seconds where others work too. Asserts
+nothing: times depend on the machine.
 """
 
 from __future__ import annotations
@@ -78,20 +79,26 @@ def ours(folder: Path, engine: str) -> None:
     print(f"{found.seconds:.1f} s from the first exchange to the last, epsilon {last.epsilon}")
 
 
-def tree_mib(process: psutil.Process) -> float:
-    """Return the proportional set size of a process and all that descend from it; Linux only."""
+def look(process: psutil.Process, worked: dict[int, float]) -> float:
+    """Return the proportional set size in MiB of a process and all that descend from it; Linux only.
+
+    Each one's CPU seconds so far go into `worked`, by its id.
+    """
     kib = 0
     for one in (process, *process.children(recursive=True)):
         try:
             text = Path(f"/proc/{one.pid}/smaps_rollup").read_text()
-        except OSError:
+            times = one.cpu_times()
+        except (OSError, psutil.Error):
             continue  # it ended meanwhile
+        worked[one.pid] = times.user + times.system
         kib += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
     return kib / 1024
 
 
-def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, str]:
-    """Run one variant; return its seconds, its peak memory in MiB, and its last line."""
+def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, float, str]:
+    """Run one variant; return its seconds, its CPU seconds, its peak memory in MiB, and its last line."""
+    worked: dict[int, float] = {}
     environment = {
         **os.environ,
         DATA: str(folder),
@@ -106,7 +113,7 @@ def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, s
         )
         while child.poll() is None:
             try:
-                peak = max(peak, tree_mib(child))
+                peak = max(peak, look(child, worked))
             except psutil.NoSuchProcess:
                 break
             time.sleep(1.0)
@@ -115,7 +122,7 @@ def measure(variant: str, folder: Path, hospitals: int) -> tuple[float, float, s
         said = out.read().decode(errors="replace").strip()
     if status:
         raise SystemExit(f"{variant} failed:\n{said[-2000:]}")
-    return seconds, peak, said.splitlines()[-1] if said else ""
+    return seconds, sum(worked.values()), peak, said.splitlines()[-1] if said else ""
 
 
 def main() -> None:
@@ -139,24 +146,22 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), arguments.hospitals)
-        found: dict[str, list[tuple[float, float]]] = {variant: [] for variant in arguments.only}
+        found: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in arguments.only}
         for _ in range(arguments.repeats):
             for variant in arguments.only:
-                seconds, peak, said = measure(variant, Path(name), arguments.hospitals)
-                found[variant].append((seconds, peak))
-                print(
-                    f"{variant}: {seconds:.1f} s, {peak:.0f} MiB  {said[:100] if variant in OURS else ''}",
-                    flush=True,
-                )
+                *figures, said = measure(variant, Path(name), arguments.hospitals)
+                found[variant].append(tuple(map(float, figures)))
+                words = f"{figures[0]:.1f} s, {figures[1]:.1f} CPU s, {figures[2]:.0f} MiB"
+                print(f"{variant}: {words}  {said[:100] if variant in OURS else ''}", flush=True)
     print(
         f"\n{arguments.hospitals} hospitals, {ROUNDS} rounds, {PROCESSES} processors; median of {arguments.repeats}"
     )
-    print("| variant | seconds | peak MiB | time, ratio to Flower | memory, ratio |\n|---|---|---|---|---|")
-    middle = {v: (median(s for s, _ in runs), median(m for _, m in runs)) for v, runs in found.items()}
+    print("| variant | seconds | CPU seconds | peak MiB | ratios to Flower |\n|---|---|---|---|---|")
+    middle = {v: [median(one) for one in zip(*runs, strict=True)] for v, runs in found.items()}
     base = middle.get("flower")
-    for variant, (seconds, peak) in middle.items():
-        ratios = f"{seconds / base[0]:.2f} | {peak / base[1]:.2f}" if base else " | "
-        print(f"| {variant} | {seconds:.1f} | {peak:.0f} | {ratios} |")
+    for variant, figures in middle.items():
+        ratios = " / ".join(f"{a / b:.2f}" for a, b in zip(figures, base, strict=True)) if base else ""
+        print(f"| {variant} | {figures[0]:.1f} | {figures[1]:.1f} | {figures[2]:.0f} | {ratios} |")
 
 
 if __name__ == "__main__":
