@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -333,16 +334,44 @@ def test_a_ray_that_was_running_is_left_running(monkeypatch: pytest.MonkeyPatch)
     assert shut == ["down", "down"]  # by Flower, and once more where it did not come so far
 
 
-def test_an_interrupt_stops_asking_ray(tmp_path: Path) -> None:
-    interrupted = threading.Event()
-
+def test_where_flower_fails_it_is_a_sentence_and_no_thread_goes_on_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Grid:
         def get_node_ids(self) -> list[int]:
-            return []
+            return []  # as before the nodes are registered
 
-    interrupted.set()
-    with pytest.raises(wardround_crowd_ray._InterruptedError):
-        wardround_crowd_ray._Asking(cast(Any, Grid()), tmp_path, 2, 2, interrupted)
+    ended = threading.Event()
+
+    def fail(*, server_app: Any, **others: object) -> None:
+        def serve() -> None:
+            server_app(grid=Grid(), context=None)
+            ended.set()
+
+        threading.Thread(target=serve).start()
+        raise RuntimeError("An error was encountered") from RuntimeError("no room for the object store")
+
+    monkeypatch.setattr("flwr.simulation.run_simulation", fail)
+    with pytest.raises(EngineError, match=r"Ray did not run the simulation \(no room for the object store\)"):
+        wardround_crowd_ray.run(tmp_path, 2, 1, lambda play: None)
+    assert ended.wait(10)
+
+
+def test_an_interrupt_with_ray_is_raised_when_everything_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    def run(**others: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        closed.append("closed")
+
+    monkeypatch.setattr("flwr.simulation.run_simulation", run)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        wardround_crowd_ray.run(tmp_path, 2, 1, lambda play: None)
+    assert closed
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_call_survives_its_way_to_another_process() -> None:
