@@ -23,9 +23,8 @@ import coordinator.errors
 import ledger.errors
 
 if TYPE_CHECKING:
-    from client.notebook.job import Job as Job
-
     from client.dictionary import Dictionary as Dictionary
+    from client.notebook.job import Job as Job
     from wardround_connect import connect as connect
     from wardround_plan import plan as plan
     from wardround_run import Run as Run

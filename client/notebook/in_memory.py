@@ -6,6 +6,7 @@ the same rules keep or drop a row, the same public ranges scale it, and the same
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class ImagesInMemory:
     def records(self) -> Iterator[Record | None]:
         """Yield each image."""
         for image, rest in zip(self.images, zip(*self.rest, strict=True), strict=True):
-            yield Record(image, rest, image.tobytes())
+            yield Record(image, rest, hashlib.sha256(image.tobytes()).digest())  # as in an .npz file
 
 
 def from_frame(frame: Any, dictionary: Dictionary) -> Source:
