@@ -26,16 +26,18 @@ if TYPE_CHECKING:
     from client.dictionary import Dictionary as Dictionary
     from client.notebook.job import Job as Job
     from wardround_connect import connect as connect
+    from wardround_local import local as local
     from wardround_plan import plan as plan
     from wardround_run import Run as Run
     from wardround_simulated import simulate as simulate
 
-__all__ = ["Dictionary", "Job", "Run", "connect", "plan", "simulate"]
+__all__ = ["Dictionary", "Job", "Run", "connect", "local", "plan", "simulate"]
 _PLACES = {  # name -> module; imported when first used
     "Dictionary": "client.dictionary",
     "Job": "client.notebook.job",
     "Run": "wardround_run",
     "connect": "wardround_connect",
+    "local": "wardround_local",
     "plan": "wardround_plan",
     "simulate": "wardround_simulated",
 }

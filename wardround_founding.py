@@ -141,13 +141,13 @@ def settle(made: Consortium, name: str, offered: Offered) -> None:
         folder.chmod(0o700)
     private, public = new_node_key()
     secret = secrets.token_bytes(32)
-    for file, content in {
+    for key, content in {
         "identity.key": made.keys[name].to_text().encode() + b"\n",
         "witness.key": made.witnesses[name].to_text().encode() + b"\n",
         "node.pem": private,
         "dataset.secret": secret,
     }.items():
-        write_private(directory / "keys" / file, content)
+        write_private(directory / "keys" / key, content)
     (made.coordinator / "nodes" / f"{name}.pub").write_bytes(public)
     shutil.copyfile(made.coordinator / "tls" / "ca.pem", directory / "ca.pem")
     file = offered.file.absolute()

@@ -19,15 +19,15 @@ from functools import partial
 from pathlib import Path
 
 import wardround_founding
+import wardround_settling
 from client import config, job_initial, job_match, job_record
-from client.accounting import round_up
 from client.agent import Agent
 from client.consortium import Consortium as Door
 from client.decisions import Decisions
 from client.errors import ClientError, JobFileError
 from client.job_folder import JobFolder
 from client.job_story import Story
-from client.notebook import job_files, rows_file
+from client.notebook import job_files
 from client.notebook.figures import Figures
 from client.notebook.job_files import Drafted
 from client.worker_here import WorkerHere
@@ -46,7 +46,7 @@ from ledger.errors import LedgerError
 from ledger.job_records import Job
 from ledger.records import Agreement, Dataset
 from wardround_figures import Figuring
-from wardround_founding import DAY, RESEARCHER, Offered
+from wardround_founding import DAY, RESEARCHER
 from wardround_inprocess import InProcessFlower, InProcessNodes, PublicPort
 
 ORIGIN = "simulation.invalid/consortium"
@@ -97,11 +97,7 @@ def simulate(
     made = wardround_founding.found(
         directory, sorted(datasets), origin=ORIGIN, name="simulation", dishonest=0, port=1
     )
-    budget = lifetime_epsilon or _usual_budget(folder)
-    for name in sorted(datasets):
-        kind, file, own = rows_file.of(name, datasets[name], folder.dictionary, made.directory / "data")
-        wardround_founding.settle(made, name, _offered(folder, kind, file, budget, moved=own))
-        _review(made.hospital(name), folder)
+    wardround_settling.settle(made, folder, datasets, lifetime_epsilon)
     with ExitStack() as stack:
         simulation = _Simulation(made, folder, stack)
         figures = simulation.run(watch)
@@ -127,33 +123,6 @@ def _require(folder: JobFolder, datasets: Mapping[str, object]) -> None:
         raise JobFileError(
             f"{given} hospitals are more than one charter founds with ({MOST - 2}): simulate with engine='ray'"
         )
-
-
-def _usual_budget(folder: JobFolder) -> str:
-    draft = folder.draft
-    return round_up(2 * max(float(draft.epsilon), float(draft.heldout_epsilon)))
-
-
-def _offered(folder: JobFolder, kind: str, file: Path, budget: str, *, moved: bool) -> Offered:
-    draft = folder.draft
-    return Offered(
-        name=folder.dictionary.name,
-        kind=kind,
-        file=file,
-        dictionary=folder.dictionary.to_bytes(),
-        purpose=draft.purpose,
-        epsilon=budget,
-        delta=draft.delta,
-        epsilon_per_job=max(draft.epsilon, draft.heldout_epsilon, key=float),
-        moved=moved,
-    )
-
-
-def _review(hospital: Path, folder: JobFolder) -> None:
-    """Do what a hospital's person does who has read the job's model.py."""
-    if folder.source is not None:
-        (hospital / "models").mkdir()
-        (hospital / "models" / "model.py").write_bytes(folder.source)
 
 
 class _Simulation:
