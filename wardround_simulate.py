@@ -22,7 +22,6 @@ import wardround_founding
 import wardround_settling
 from client import config, job_initial, job_match, job_record
 from client.agent import Agent
-from client.consortium import Consortium as Door
 from client.decisions import Decisions
 from client.errors import ClientError, JobFileError
 from client.job_folder import JobFolder
@@ -31,7 +30,7 @@ from client.notebook import job_files
 from client.notebook.figures import Figures
 from client.notebook.job_files import Drafted
 from client.worker_here import WorkerHere
-from coordinator import evidence, service
+from coordinator import evidence
 from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
@@ -45,9 +44,10 @@ from ledger import audit, envelope
 from ledger.errors import LedgerError
 from ledger.job_records import Job
 from ledger.records import Agreement, Dataset
+from wardround_door import Door
 from wardround_figures import Figuring
 from wardround_founding import DAY, RESEARCHER
-from wardround_inprocess import InProcessFlower, InProcessNodes, PublicPort
+from wardround_inprocess import InProcessFlower, InProcessNodes
 
 ORIGIN = "simulation.invalid/consortium"
 MOST = 64  # hospitals, coordinator and researcher are the members that a charter can found
@@ -183,13 +183,10 @@ class _Simulation:
             self.config, self._sequencer, self._blobs, made.keys["coordinator"], tls, lambda event: None
         )
         self._acknowledgements = office.acknowledgements
-        desks = service.desks(office, self.config, made.keys["coordinator"], tls, int(time.time()) - 60)
-        port = stack.enter_context(PublicPort(service.application(office, desks)))
         agents = {}
         for name in made.witnesses:
             hospital = config.load(made.hospital(name))
-            key, authority = hospital.read_identity_key(), hospital.read_authority()
-            door = Door(hospital.coordinator, authority, key=key, transport=port)
+            door = Door(self._sequencer, office.voice, hospital.read_authority())
             agents[name] = stack.enter_context(Agent(hospital, consortium=door, worker=WorkerHere))
         return agents
 

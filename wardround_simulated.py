@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ from client.notebook.run_bar import RunBar
 from wardround_run import Run, require_tables
 
 STOPPED = "stopped after round {done} of {rounds}: every thread has ended{where}"
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of a name of its own is made in it, for its owner alone
+ROOM = 4 << 30  # bytes that must be free there
 
 
 def simulate(
@@ -48,7 +52,7 @@ def simulate(
 
     require_tables()
     folder = job_files.unsaved(job)
-    place = Path(directory) if directory is not None else Path(tempfile.mkdtemp(prefix="wardround-simulate-"))
+    place = Path(directory) if directory is not None else _passing()
     passing = place if directory is None else None
     so_far: list[Figures] = []
     try:
@@ -89,6 +93,15 @@ def simulate(
         directory=place if passing is None else None,
         passing=passing,
     )
+
+
+def _passing() -> Path:
+    """Make a folder for what is removed again: in memory where there is room: rounds wait for the disk."""
+    try:
+        roomy = shutil.disk_usage(MEMORY).free > ROOM and os.access(MEMORY, os.W_OK)
+    except OSError:
+        roomy = False
+    return Path(tempfile.mkdtemp(prefix="wardround-simulate-", dir=MEMORY if roomy else None))
 
 
 def _stopped(figures: Figures, folder: job_files.JobFolder, place: Path, passing: Path | None) -> Run:
