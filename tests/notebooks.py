@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
+HEART_DISEASE = ROOT.parent / "shared" / "data" / "heart_disease"  # not ours to publish
 Notebook = Any  # a tree of dictionaries with attributes; nbformat's own annotations stop there
 _files: Any = nbformat
 SECONDS = 120  # for one cell; a limit against hanging, not a measurement

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from client import accounting
-from client.demo_data import write_breast_cancer
+from client.demo_data import HEART_DISEASE_ADDRESS, write_breast_cancer, write_heart_disease
 from client.dictionary import UNREVIEWED, Dictionary, Label, Variable
 from client.errors import DataError
 from ledger.errors import MalformedError
@@ -124,18 +124,27 @@ def partition(
     return {hospital: frame[place == i].reset_index(drop=True) for i, hospital in enumerate(names)}
 
 
-def example(name: str = "breast-cancer") -> dict[str, DataFrame]:
-    """Return the tables of the demonstration's four hospitals: real records that are public.
+def example(name: str = "breast-cancer", *, source: str | Path | None = None) -> dict[str, DataFrame]:
+    """Return the tables of four hospitals: real records that are public.
+
+    Args:
+        name: "breast-cancer", which comes with scikit-learn, or "heart-disease".
+        source: For heart-disease: the folder with UCI's four `processed.*.data` files, as they were published.
 
     Raises:
-        DataError: no such example, or scikit-learn, which the records come with, is not installed.
+        DataError: no such example, or its records are not there; says where they come from.
     """
     import pandas
 
-    if name != "breast-cancer":
-        raise DataError(f"no example {name!r} comes with Wardround: there is breast-cancer")
+    if name not in ("breast-cancer", "heart-disease"):
+        raise DataError(f"no example {name!r}: there are breast-cancer and heart-disease")
     with tempfile.TemporaryDirectory(prefix="wardround-example-") as folder:
-        files = write_breast_cancer(Path(folder))
+        if name == "breast-cancer":
+            files = write_breast_cancer(Path(folder))
+        elif source is None:
+            raise DataError(f"heart-disease needs source, a folder with the four files of {HEART_DISEASE_ADDRESS}")
+        else:
+            files = write_heart_disease(Path(source), Path(folder))
         return {hospital: pandas.read_csv(file) for hospital, file in sorted(files.items())}
 
 
