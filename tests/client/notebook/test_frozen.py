@@ -1,4 +1,4 @@
-"""Fine-tuning: what is frozen is part of model.py and of no update; what is trained has its own gradient per example."""
+"""Fine-tuning: what is frozen is part of model.py and of no update; gradients per example are of the rest."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def test_a_frozen_weight_is_part_of_what_hospitals_review(backbone: nn.Module) -
 
 def test_half_precision_takes_half_the_room(backbone: nn.Module) -> None:
     half = {name: value.half() for name, value in backbone.state_dict().items()}
-    assert len(job(half).source or b"") < 0.6 * len(job(backbone).source or b"")
+    numbers = sum(p.numel() for p in backbone.parameters())
+    saved = len(job(backbone).source or b"") - len(job(half).source or b"")
+    assert saved >= 2 * numbers * 4 / 3  # base64
     module = built(job(half).source)
     assert module.get_parameter("backbone.0.weight").dtype == torch.float32
     assert not module.get_parameter("backbone.0.weight").requires_grad
