@@ -166,9 +166,13 @@ def require_columns(frame: DataFrame, wanted: Sequence[str]) -> None:
 def rounded_out(lower: float, upper: float) -> tuple[float, float]:
     """Return a range of round numbers that holds another: to a tenth of its width's power of ten."""
     width = upper - lower or abs(upper) or 1.0
-    step = 10.0 ** math.floor(math.log10(width))
+    step = 10.0 ** math.floor(math.log10(max(width, 1e-12)))
     step = step if width / step >= _FEW else step / 2
     low, high = math.floor(lower / step) * step, math.ceil(upper / step) * step
+    low, high = (
+        low - step * (low > lower),
+        high + step * (high < upper),
+    )  # where the product was rounded inwards
     return (low, high) if low < high else (low, low + step)
 
 
