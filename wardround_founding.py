@@ -161,9 +161,10 @@ def settle(made: Consortium, name: str, offered: Offered) -> None:
 
 def _settings(made: Consortium, name: str, offered: Offered, file: Path, secret: bytes) -> str:
     place = Place(kind=offered.kind, file=file, mapping=None, database=None)
-    report = check_file(
-        place, dictionaries.from_bytes(offered.dictionary), secret=secret
-    )  # a person confirms it
+    dictionary = dictionaries.from_bytes(offered.dictionary)
+    report = check_file(  # a person confirms it
+        place, dictionary, secret=secret, one_row_per_patient=not dictionary.patient
+    )
     if report.refusals:
         raise DataError(f"{name}: {'; '.join(report.refusals)}")
     shown = file.name if offered.moved else str(file)
@@ -182,6 +183,7 @@ size_class = {report.size_class}
 epsilon = "{offered.epsilon}"
 delta = "{offered.delta}"
 purposes = ["{offered.purpose}"]
+one_row_per_patient = {str(not dictionary.patient).lower()}
 
 [policy]
 approve = "built-in"

@@ -1,23 +1,17 @@
 """A consortium in one process: what the network and Flower carry between processes is handed over by calls.
 
-Nothing else is replaced. Hospitals ask the coordinator's public port, request by request, signed; rounds are asked
-for by the coordinator's own `JobRounds` and answered by each hospital's own gate.
+Nothing else is replaced. Hospitals reach the coordinator's log by a door of their own (`wardround_door`); rounds are
+asked for by the coordinator's own `JobRounds` and answered by each hospital's own gate.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
-
-import httpx
-from starlette.applications import Starlette
 
 from client import exchange as hospital_side
 from client.exchange import Handle
@@ -26,49 +20,7 @@ from coordinator.exchange import Arrival, Exchange, Rounds
 from coordinator.runs import RunState
 from ledger.errors import LedgerError
 
-ANSWER_SECONDS = 120.0  # for one request; a limit against hanging
 _RUNNING = RunState(status="running", outcome="", details="")
-
-
-class PublicPort(httpx.BaseTransport):
-    """The coordinator's public port as an httpx transport: no socket, no TLS. A context manager; any thread asks."""
-
-    def __init__(self, app: Starlette) -> None:
-        """Answer with `app`, in an event loop of its own."""
-        self._asgi = httpx.ASGITransport(app)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="public port", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._leave(), self._loop).result(ANSWER_SECONDS)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request."""
-        asked = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
-        return asyncio.run_coroutine_threadsafe(self._answer(asked), self._loop).result(ANSWER_SECONDS)
-
-    async def _answer(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._asgi.handle_async_request(request)
-        content = await answer.aread()
-        return httpx.Response(answer.status_code, headers=answer.headers, content=content)
-
-    async def _leave(self) -> None:
-        """End what still waits for an answer."""
-        own = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks() if task is not own]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._loop.shutdown_default_executor()
 
 
 class InProcessNodes:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from client.job_folder import JobFolder
 from client.notebook import job_files
 from client.notebook.figures import Figures
 from client.notebook.job_files import Drafted
@@ -104,7 +105,7 @@ def _passing() -> Path:
     return Path(tempfile.mkdtemp(prefix="wardround-simulate-", dir=MEMORY if roomy else None))
 
 
-def _stopped(figures: Figures, folder: job_files.JobFolder, place: Path, passing: Path | None) -> Run:
+def _stopped(figures: Figures, folder: JobFolder, place: Path, passing: Path | None) -> Run:
     where = ", nothing is left on the disk" if passing else f", what there is stays in {place}"
     done = max(part.round for part in figures.parts)
     print(STOPPED.format(done=done, rounds=figures.rounds, where=where))  # noqa: T201 - who interrupts reads it

@@ -72,10 +72,10 @@ def from_frame(frame: Any, dictionary: Dictionary) -> Source:
                 f"column {column!r} is {'there twice' if found else 'missing'}: the data dictionary "
                 f"{dictionary.name!r} needs {', '.join(dictionary.columns)}"
             )
-    found = [texts(frame.iloc[:, place]) for place in range(len(names))]
+    columns = [texts(frame.iloc[:, place]) for place in range(len(names))]
     return TableInMemory(
-        columns=tuple(found[names.index(column)] for column in dictionary.columns),
-        whole=tuple(found),
+        columns=tuple(columns[names.index(column)] for column in dictionary.columns),
+        whole=tuple(columns),
         inputs=len(dictionary.inputs),
     )
 

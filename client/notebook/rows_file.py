@@ -70,5 +70,6 @@ def _table(path: Path, rows: TableInMemory, header: tuple[str, ...]) -> Path:
 def _images(path: Path, rows: ImagesInMemory, dictionary: Dictionary) -> Path:
     names = (dictionary.label.name, *filter(None, (dictionary.patient, dictionary.split)))
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        np.savez(file, images=rows.images, **dict(zip(names, map(np.array, rows.rest), strict=True)))
+        columns: dict[str, Any] = dict(zip(names, map(np.array, rows.rest), strict=True))
+        np.savez(file, images=rows.images, **columns)
     return path

@@ -17,7 +17,7 @@ RAISE_OURS = "from client.errors import DataError\nraise DataError('hillcrest: c
 @pytest.fixture
 def shell() -> Iterator[Any]:
     InteractiveShell.clear_instance()
-    made = InteractiveShell.instance()
+    made: Any = InteractiveShell.instance()
     made.history_manager.enabled = False
     yield made
     made.history_manager.end_session()
