@@ -41,8 +41,10 @@ def execute(name: str, folder: Path) -> Notebook:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for `!wardround ...`
         "OMP_NUM_THREADS": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+        "HEART_DISEASE": str(HEART_DISEASE),
     }
     client = NotebookClient(
         notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
