@@ -184,7 +184,7 @@ class ConsortiumRun:
         self._now()
         return self
 
-    def fetch(self, folder: str | Path | None = None) -> Result:
+    def result(self, folder: str | Path | None = None) -> Result:
         """Fetch the finished job's model, card and evidence; a folder that holds them already is taken as it is.
 
         Args:

@@ -84,12 +84,12 @@ def test_the_same_cells_from_submission_to_a_verified_result_and_again(site: Pro
         assert set(run.participation["fate"]) == {"used"}
         assert run.privacy["epsilon"].max() <= 2
         assert run.metrics["auroc"].notna().any()
-        result = run.fetch()
+        result = run.result()
     evidence_check.verify(result.evidence, charter=site.setup.charter.digest())
     with connect(site.researcher) as consortium:  # the kernel was restarted
         again = consortium.submit(Job("first", rounds=4))
         assert (again.digest, again.status) == (run.digest, "finished")
-        assert again.fetch().folder == result.folder
+        assert again.result().folder == result.folder
         assert list(consortium.jobs()["name"]).count("first") == 1
 
 
