@@ -1,4 +1,10 @@
-"""The front door: the `wardround` command. It composes ledger, coordinator and client, and holds no logic."""
+"""The front door: the `wardround` command, and the names of the Python API. It composes, and holds no logic.
+
+    import wardround as wr
+
+Every name of the API is imported when it is first used, so that neither this line nor `wardround ledger` loads
+torch, numpy or pandas.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 import typer
@@ -14,6 +21,26 @@ from typer.core import TyperGroup
 import client.errors
 import coordinator.errors
 import ledger.errors
+
+if TYPE_CHECKING:
+    from client.dictionary import Dictionary as Dictionary
+    from client.notebook.job import Job as Job
+    from wardround_connect import connect as connect
+    from wardround_local import local as local
+    from wardround_plan import plan as plan
+    from wardround_run import Run as Run
+    from wardround_simulated import simulate as simulate
+
+__all__ = ["Dictionary", "Job", "Run", "connect", "local", "plan", "simulate"]
+_PLACES = {  # name -> module; imported when first used
+    "Dictionary": "client.dictionary",
+    "Job": "client.notebook.job",
+    "Run": "wardround_run",
+    "connect": "wardround_connect",
+    "local": "wardround_local",
+    "plan": "wardround_plan",
+    "simulate": "wardround_simulated",
+}
 
 # noun -> (module, typer app, line of help); imported when used, so that `ledger` needs neither torch nor flwr
 NOUNS = {
@@ -32,6 +59,22 @@ NOUNS = {
     "predict": ("client.predict_cli", "app", "Score new patients with a released model."),
 }
 ERRORS = (ledger.errors.LedgerError, client.errors.ClientError, coordinator.errors.CoordinatorError)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the API; in IPython, our errors are one line from then on."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from client.notebook import one_line
+
+    found = getattr(importlib.import_module(_PLACES[name]), name)
+    one_line.install(ERRORS)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class _Nouns(TyperGroup):

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client import building, job_initial, job_match, job_record
+from client import job_initial, job_match, job_record
 from client.accounting import round_up
 from client.choosing import SECRET_SIZE
 from client.data import Snapshot, size_class, take
-from client.errors import ClientError, DataError, JobFileError
+from client.errors import DataError, JobFileError
 from client.features import Fault
 from client.job_folder import JobFolder
-from client.job_initial import LIMITS
 from client.job_match import Price
 from client.notebook.figures import Figures
 from client.notebook.in_memory import from_arrays, from_frame
@@ -122,7 +121,7 @@ def crowd(
     rounds = CrowdRounds(job, enlisted, initial.parameters)
     with tempfile.TemporaryDirectory(prefix="wardround-crowd-") as place:
         players = [(_player(h), rows[h.hospital]) for h in enlisted]
-        write(Path(place), players, graph=graph_of(folder), seed=seed)
+        write(Path(place), players, graph=initial.graph, seed=seed)
         del rows, players
         began = time.monotonic()
         _play(
@@ -173,7 +172,17 @@ def _play(
 
 
 def rows_of(name: str, given: object, folder: JobFolder, seed: int | None) -> Snapshot:
-    """Return a hospital's rows, prepared. Raises DataError, with the hospital's name."""
+    """Return a hospital's rows, prepared.
+
+    Args:
+        name: The hospital's.
+        given: What `crowd` takes.
+        folder: The job.
+        seed: Decides who is held out; None: chance.
+
+    Raises:
+        DataError: says whose rows cannot be used, and why.
+    """
     secret = secrets.token_bytes(SECRET_SIZE)
     if seed is not None:
         secret = hashlib.sha256(f"wardround/crowd/v1/{seed}/{name}/split".encode()).digest()
@@ -257,18 +266,3 @@ def _player(hospital: Enlisted) -> Player:
         spec=terms.spec,
         evaluation=tuple(m.noise_multiplier for m in terms.evaluation),
     )
-
-
-def graph_of(folder: JobFolder) -> bytes:
-    """Return what the builder makes of the job's own model.py; nothing for a built-in model."""
-    if folder.source is None:
-        return b""
-    try:
-        return building.build(
-            folder.source,
-            input_shape=folder.dictionary.input_shape,
-            outputs=folder.draft.outputs,
-            limits=LIMITS,
-        )
-    except ClientError as error:
-        raise JobFileError(f"model.py: {error}") from None

@@ -63,15 +63,23 @@ def run(folder: Path, hospitals: int, processes: int, conduct: Callable[[Play], 
                 f"{package} is not installed: install it with `pip install 'wardround[ray]'`, or let engine be "
                 '"inline"'
             )
-    interrupted = threading.Event()
+    stop = _Stop()
     shares = min(hospitals, SHARES * processes)
     with ExitStack() as stack:
         stack.enter_context(_environment(_QUIET))
         stack.enter_context(_silence())
-        stack.enter_context(_interrupts(interrupted))
-        _simulate(folder, hospitals, shares, processes, conduct, interrupted)
-    if interrupted.is_set():
+        stack.enter_context(_interrupts(stop))
+        _simulate(folder, hospitals, shares, processes, conduct, stop)
+    if stop.interrupted:
         raise KeyboardInterrupt
+
+
+class _Stop:
+    """Says that nobody waits for answers any more, and whether that was a person's wish."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.interrupted = False
 
 
 def _simulate(
@@ -80,7 +88,7 @@ def _simulate(
     shares: int,
     processes: int,
     conduct: Callable[[Play], None],
-    interrupted: threading.Event,
+    stop: _Stop,
 ) -> None:
     import flwr.supercore.telemetry as telemetry
     import ray
@@ -95,8 +103,8 @@ def _simulate(
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            conduct(_Asking(grid, folder, hospitals, shares, interrupted))
-        except _InterruptedError:
+            conduct(_Asking(grid, folder, hospitals, shares, stop.event))
+        except _StoppedError:
             return
 
     with _guest(ray):
@@ -121,19 +129,19 @@ def _simulate(
                 raise
             reason = " ".join(str(error.__cause__.__cause__ or error.__cause__).split())[:300]
             raise EngineError(f'Ray did not run the simulation ({reason}): let engine be "inline"') from None
+        finally:
+            stop.event.set()  # where Flower failed, its ServerApp's thread would wait for ever
 
 
-class _InterruptedError(Exception):
-    """Somebody wants to stop."""
+class _StoppedError(Exception):
+    """Nobody waits for answers any more."""
 
 
 class _Asking:
     """Asks every share, and waits for all of them."""
 
-    def __init__(
-        self, grid: Grid, folder: Path, hospitals: int, shares: int, interrupted: threading.Event
-    ) -> None:
-        self._grid, self._folder, self._interrupted = grid, folder, interrupted
+    def __init__(self, grid: Grid, folder: Path, hospitals: int, shares: int, stop: threading.Event) -> None:
+        self._grid, self._folder, self._stop = grid, folder, stop
         while (
             len(nodes := sorted(grid.get_node_ids())) < shares
         ):  # they are registered while this thread starts
@@ -163,8 +171,8 @@ class _Asking:
         return joined([answers[place] for place in range(len(self._shares))])
 
     def _pause(self) -> None:
-        if self._interrupted.wait(_POLL):
-            raise _InterruptedError
+        if self._stop.wait(_POLL):
+            raise _StoppedError
 
 
 def _answers(reply: Message) -> Answers:
@@ -242,14 +250,15 @@ def _silence() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts(interrupted: threading.Event) -> Iterator[None]:
+def _interrupts(stop: _Stop) -> Iterator[None]:
     """Note an interrupt in place of raising it; only the main thread can, and gets any."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
+        stop.interrupted = True
+        stop.event.set()
 
     before = signal.signal(signal.SIGINT, note)
     try:

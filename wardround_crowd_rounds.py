@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from client import accounting
 from client.approval import Terms
-from client.notebook.figures import USED, Bin, Budget, Estimate, Figures, Measured, Part, Pull, Spent
+from client.notebook import calibration
+from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Pull, Spent
 from coordinator import admission, metrics
 from coordinator.admission import METRICS_NAME, UPDATE_NAME, Expected, Reply
 from coordinator.aggregation import RoundInputs, aggregate
@@ -211,7 +212,7 @@ class CrowdRounds:
                 auroc=_estimate(found.auroc),
                 log_loss=_estimate(found.log_loss),
                 brier=_estimate(found.brier),
-                calibration=_calibration(total, call.edges),
+                calibration=calibration.bars(total.tolist(), call.edges, variance),
             )
         )
         self._edges = metrics.next_edges(total, variance, call.edges)
@@ -252,17 +253,6 @@ def _pulls(number: int, chosen: Sequence[Update], packed: Sequence[NDArray[np.ge
         Pull(round=number, hospital=u.hospital, norm=float(n), cosine=float(c))
         for u, n, c in zip(chosen, lengths, cosines, strict=True)
     ]
-
-
-def _calibration(counts: NDArray[np.int64], edges: Sequence[float]) -> tuple[Bin, ...]:
-    """Return how often patients of each score are positive; bins that the noise has emptied are left out."""
-    bounds = (0.0, *edges, 1.0)
-    bins = []
-    for low, high, negative, positive in zip(bounds[:-1], bounds[1:], *counts.tolist(), strict=True):
-        if (patients := negative + positive) > 0:
-            observed = min(max(positive / patients, 0.0), 1.0)
-            bins.append(Bin(predicted=(low + high) / 2, observed=observed, patients=float(patients)))
-    return tuple(bins)
 
 
 def _estimate(found: metrics.Estimate | None) -> Estimate | None:

@@ -7,17 +7,15 @@ module is the researcher, and a spectator: what it shows comes from the coordina
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +23,7 @@ import httpx
 import typer
 
 import wardround_display
+import wardround_processes
 from client.demo_data import DEMOS
 from coordinator import evidence_check
 from coordinator.errors import CoordinatorError
@@ -173,50 +172,9 @@ def _settled(setup: Setup, job: str, status: dict[str, Any]) -> bool:
     return done and bool(status["log"]["final_size"] == status["log"]["size"])
 
 
-@contextmanager
-def _processes(setup: Setup) -> Iterator[Callable[[], None]]:
-    """Start the coordinator and the hospitals; yield a check that all still run; stop them at the end."""
-    folders = {"coordinator": setup.coordinator, **{n: setup.hospital(n) for n in setup.settings.hospitals}}
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-
-    def check() -> None:
-        for name, child in children.items():
-            if child.poll() is not None:
-                raise DemoError(f"{name} stopped: {_last_line(folders[name] / 'output.log')}")
-
-    try:
-        for name, folder in folders.items():
-            noun, verb = ("coordinator", "up") if name == "coordinator" else ("hospital", "run")
-            with (folder / "output.log").open("wb") as output:
-                children[name] = subprocess.Popen(
-                    [sys.executable, "-m", "wardround", noun, verb, str(folder)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                )
-        yield check
-    finally:
-        _stop(list(children.values()))
-
-
-def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        with suppress(ProcessLookupError):
-            child.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    for child in children:
-        try:
-            child.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"no word in {log}"
+def _processes(setup: Setup) -> AbstractContextManager[Callable[[], None]]:
+    hospitals = {name: setup.hospital(name) for name in setup.settings.hospitals}
+    return wardround_processes.running(setup.coordinator, hospitals)
 
 
 def _wait(

@@ -6,35 +6,27 @@ One owner plays everybody here, so the founding signatures are gathered in one g
 from __future__ import annotations
 
 import hashlib
-import secrets
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
+import wardround_founding
 from client import demo_data, software
-from client.data import check_file
 from client.demo_data import DemoSettings
-from client.flower_connection import new_node_key
 from coordinator.blobs import BlobStore
 from coordinator.errors import CoordinatorError
-from coordinator.tls import ensure_tls
-from ledger import envelope
-from ledger.durable import write_private
-from ledger.log import Log
-from ledger.policy import quorum_size
 from ledger.record import Record
 from ledger.records import Agreement, Charter, Dataset, Job
-from ledger.signature import KeyType, SigningKey
-from ledger.values import Aggregation, Member, Terms, Training
+from ledger.signature import SigningKey
+from ledger.values import Aggregation, Training
+from wardround_founding import DAY, Offered
 
 ORIGIN = "demo.wardround.example/consortium"
 PURPOSE = "demonstration"
 LIFETIME_EPSILON = "8"  # of each hospital's dataset, add/remove one patient
 MAX_DISHONEST = 1
-DAY = 86_400
 LIVE_EVALUATIONS = 4
 
 
@@ -89,102 +81,35 @@ def prepare(directory: Path, settings: DemoSettings, source: Path | None, port: 
         files = demo_data.write_heart_disease(source, data)
     else:
         files = demo_data.write_breast_cancer(data)
-    names = (*settings.hospitals, "coordinator", "researcher")
-    keys = {name: _key(name, KeyType.ED25519) for name in names} | {"log": _key(ORIGIN, KeyType.ED25519)}
-    witnesses = {name: _key(f"{name}.example/witness", KeyType.COSIGNATURE) for name in settings.hospitals}
-    setup = Setup(
-        directory=directory, settings=settings, port=port, keys=keys, charter=_charter(keys, witnesses)
+    made = wardround_founding.found(
+        directory,
+        settings.hospitals,
+        origin=ORIGIN,
+        name="demonstration",
+        dishonest=MAX_DISHONEST,
+        port=port,
     )
-    _prepare_coordinator(setup)
+    wardround_founding.begin_log(made).close()
+    blobs = BlobStore(made.coordinator / "blobs")
+    blobs.put(settings.dictionary.to_bytes())
+    blobs.put(initial_model(settings))
     for name in settings.hospitals:
-        _prepare_hospital(setup, name, witnesses[name], files[name])
-    return setup
+        wardround_founding.settle(made, name, _offered(settings, files[name]))
+    return Setup(directory=directory, settings=settings, port=port, keys=made.keys, charter=made.charter)
 
 
-def _key(name: str, kind: KeyType) -> SigningKey:
-    return SigningKey(name=name, type=kind, seed=secrets.token_bytes(32))
-
-
-def _charter(keys: dict[str, SigningKey], witnesses: dict[str, SigningKey]) -> Charter:
-    members = tuple(
-        Member(
-            name=name,
-            role="hospital" if name in witnesses else name,
-            key=envelope.public_hex(keys[name]),
-            witness=witnesses[name].verifier.to_text() if name in witnesses else "",
-        )
-        for name in sorted(keys)
-        if name != "log"
+def _offered(settings: DemoSettings, file: Path) -> Offered:
+    return Offered(
+        name=settings.data,
+        kind="csv",
+        file=file,
+        dictionary=settings.dictionary.to_bytes(),
+        purpose=PURPOSE,
+        epsilon=LIFETIME_EPSILON,
+        delta=settings.delta,
+        epsilon_per_job=settings.epsilon,
+        moved=True,
     )
-    terms = Terms(
-        members=members,
-        max_dishonest=MAX_DISHONEST,
-        quorum=quorum_size(len(witnesses), MAX_DISHONEST),
-        log=keys["log"].verifier.to_text(),
-        recovery_keys=(),
-        recovery_quorum=0,
-        rules=1,
-    )
-    return Charter(origin=ORIGIN, name="demonstration", founded_at=int(time.time()), terms=terms)
-
-
-def _prepare_coordinator(setup: Setup) -> None:
-    directory = setup.coordinator
-    (directory / "keys").mkdir(parents=True)
-    (directory / "nodes").mkdir()
-    for name in ("log", "coordinator"):
-        write_private(directory / "keys" / f"{name}.key", setup.keys[name].to_text().encode() + b"\n")
-    config = f'host = "127.0.0.1"\nport = {setup.port}\npublic_name = "localhost"\nround_seconds = 60\n'
-    (directory / "coordinator.toml").write_text(config)
-    ensure_tls(directory / "tls", ["localhost", "127.0.0.1"], datetime.now(UTC))
-    founders = [setup.keys[m.name] for m in setup.charter.terms.members]
-    entry = envelope.sign(setup.charter, *founders)
-    Log.create(directory / "log", entry, [setup.keys["log"]], int(time.time())).close()
-    blobs = BlobStore(directory / "blobs")
-    blobs.put(setup.settings.dictionary.to_bytes())
-    blobs.put(initial_model(setup.settings))
-
-
-def _prepare_hospital(setup: Setup, name: str, witness: SigningKey, file: Path) -> None:
-    directory = setup.hospital(name)
-    (directory / "keys").mkdir(parents=True)
-    for folder in (directory, directory / "keys"):
-        folder.chmod(0o700)
-    write_private(directory / "keys" / "identity.key", setup.keys[name].to_text().encode() + b"\n")
-    write_private(directory / "keys" / "witness.key", witness.to_text().encode() + b"\n")
-    private, public = new_node_key()
-    write_private(directory / "keys" / "node.pem", private)
-    secret = secrets.token_bytes(32)
-    write_private(directory / "keys" / "dataset.secret", secret)
-    (setup.coordinator / "nodes" / f"{name}.pub").write_bytes(public)
-    shutil.copyfile(setup.coordinator / "tls" / "ca.pem", directory / "ca.pem")
-    shutil.move(file, directory / "patients.csv")
-    (directory / "patients.csv").chmod(0o600)
-    (directory / "dictionary.json").write_bytes(setup.settings.dictionary.to_bytes())
-    settings = setup.settings
-    report = check_file(
-        directory / "patients.csv", settings.dictionary, secret=secret
-    )  # what a person confirms
-    (directory / "hospital.toml").write_text(f"""\
-name = "{name}"
-coordinator = "localhost:{setup.port}"
-authority = "ca.pem"
-charter = "{setup.charter.digest()}"
-
-[dataset]
-name = "{settings.data}"
-file = "patients.csv"
-dictionary = "dictionary.json"
-size_class = {report.size_class}
-epsilon = "{LIFETIME_EPSILON}"
-delta = "{settings.delta}"
-purposes = ["{PURPOSE}"]
-
-[policy]
-approve = "built-in"
-purposes = ["{PURPOSE}"]
-max_epsilon_per_job = "{settings.epsilon}"
-""")
 
 
 def initial_model(settings: DemoSettings) -> bytes:

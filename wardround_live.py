@@ -12,7 +12,7 @@ from typing import Any
 
 from client import accounting
 from client.accounting import Event
-from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Spent
+from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Pull, Spent
 from coordinator.histories import History
 from ledger.records import Abort, Release
 from ledger.state import State
@@ -28,17 +28,26 @@ def figures(history: History, state: State, claimed: Mapping[str, Any]) -> Figur
         state: The log's.
         claimed: The coordinator's status, or nothing; whatever has another form than expected is left out.
     """
+    status = state.jobs[history.digest].status
+    return of_records(history, status, measured=tuple(_measured(history, claimed)))
+
+
+def of_records(
+    history: History, status: str, *, measured: tuple[Measured, ...], pulls: tuple[Pull, ...] = ()
+) -> Figures:
+    """Return a job's figures: what its records say, and what was found from the bytes that they name."""
     job = history.job
     return Figures(
         name=job.name,
         digest=history.digest,
         rounds=job.rounds,
-        status=state.jobs[history.digest].status,
+        status=status,
         hospitals=tuple(sorted(history.parties)) or tuple(ref.split("/")[0] for ref in job.datasets),
-        measured=tuple(_measured(history, claimed)),
+        measured=measured,
         parts=tuple(_parts(history)),
         spent=tuple(_spent(history)),
         budgets=tuple(_budgets(history)),
+        pulls=pulls,
     )
 
 

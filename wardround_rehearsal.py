@@ -27,7 +27,7 @@ from client.source import Place
 from client.synthetic import write_synthetic
 from ledger.job_records import Job
 from ledger.values import Mechanism
-from wardround_crowd import graph_of, rows_of
+from wardround_crowd import rows_of
 from wardround_trial import Outcome, Site, Trial
 
 MADE_UP = 2048  # patients of one made-up hospital at most: more would only take longer
@@ -79,7 +79,7 @@ class Rehearsal:
                 f"data and sizes must name the same hospitals, and differ in {', '.join(sorted(wrong))}"
             )
         self._initial = job_initial.compute(folder.draft, folder.dictionary, folder.source)
-        self._graph = graph_of(folder)
+        self._graph = self._initial.graph
         self._rows = lru_cache(maxsize=_SEEDS)(self._read)
         self._priced = lru_cache(maxsize=256)(self._price)
 

@@ -25,6 +25,7 @@ from client.follower import Sight
 from client.oversight import Oversight
 from client.standing import RESTORED
 from client.troubles import CLOCK, LOG, ROUNDS, Troubles
+from client.worker_questions import Questions
 from ledger.envelope import Entry
 from ledger.errors import LedgerError
 from ledger.records import Abort, Round, Start
@@ -52,7 +53,7 @@ class Agent:
         tell: Tell = lambda event: None,
         clock: Callable[[], float] = time.time,
         consortium: Consortium | None = None,
-        worker: Sequence[str] = (),
+        worker: Sequence[str] | Callable[[Hospital], Questions] = (),
     ) -> None:
         """Check the hospital's files, then open what the agent keeps. Nothing is written before the check is over.
 
@@ -61,7 +62,7 @@ class Agent:
             tell: Called with every event, for a display.
             clock: Unix seconds.
             consortium: The coordinator, for tests.
-            worker: The worker's command, for tests.
+            worker: The worker's command, for tests; or what makes a worker, for simulations.
 
         Raises:
             ClientError, LedgerError: one line: what is wrong, where, and what to do.

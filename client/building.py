@@ -23,6 +23,7 @@ from client.settings import Limits
 
 START_SECONDS = 120.0  # importing torch on a busy machine
 MAX_GRAPH = 16 << 20  # bytes, as `client.model_graph`, which needs torch
+MAX_LINE = 2000  # characters of what a builder says of a model
 _SIGNALS: dict[int, str] = {
     signal.SIGSYS: "model-system",
     signal.SIGXCPU: "model-time",
@@ -137,7 +138,7 @@ def _declined(code: str, line: object = None) -> DeclinedError:
     """Return the refusal; its line is for the hospital's own screen, and may be the job's own words."""
     if code not in REFUSALS:
         code = "model-crash"
-    words = "".join(c if c.isprintable() else " " for c in str(line or ""))[:300]
+    words = "".join(c if c.isprintable() else " " for c in str(line or ""))[:MAX_LINE]
     return DeclinedError(code, words or REFUSALS[code])
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from ledger.values import Name, Part
 
 TYPE = "wardround-dictionary/1"
 SHIPPED = ("breast-cancer", "heart-disease")  # dictionaries that come with the package
+UNREVIEWED = "taken from rows at hand, not yet reviewed"  # as a variable's source: nothing to submit
 MAX_SIZE = 1 << 20  # bytes of a dictionary's text
 MAX_VARIABLES = 4096
 MAX_LEVELS = 256
@@ -194,6 +195,33 @@ class Dictionary(Part):
     def columns(self) -> tuple[str, ...]:
         """Every column that training needs."""
         return (*self.inputs, self.label.name, *(n for n in (self.patient, self.split) if n))
+
+    @property
+    def unreviewed(self) -> tuple[str, ...]:
+        """Variables whose range, or levels, are still those of the rows that a sketch was made from."""
+        return tuple(v.name for v in self.variables if v.source == UNREVIEWED)
+
+    def reviewed(self, *, source: str) -> Dictionary:
+        """Return it with its author's word that every range is publicly known.
+
+        Args:
+            source: Where the ranges come from: a guideline, a paper, the literature's plausible values.
+
+        Raises:
+            DictionaryError: source is empty, or is not one line.
+        """
+        try:
+            if not source.strip() or source == UNREVIEWED:
+                raise MalformedError("say in source where the ranges come from")
+            found = [replace(v, source=source) if v.source == UNREVIEWED else v for v in self.variables]
+            return replace(self, variables=tuple(found))
+        except MalformedError as error:
+            raise DictionaryError(f"data dictionary: {error}") from None
+
+    @classmethod
+    def shipped(cls, name: str) -> Dictionary:
+        """As the function `shipped`. Raises DictionaryError."""
+        return shipped(name)
 
     def to_bytes(self) -> bytes:
         """Return the only encoding that is hashed, sent or stored."""

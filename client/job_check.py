@@ -16,7 +16,7 @@ from client.accounting import round_up
 from client.errors import JobFileError, TrainingRefusedError
 from client.follower import Sight
 from client.job_dry_run import SIZE_CLASS, DryRun
-from client.job_folder import JobFolder
+from client.job_folder import JobContent
 from client.job_match import Price
 from client.job_spec import JobSpec
 from ledger.consortium_records import Dataset
@@ -32,7 +32,7 @@ _COLUMNS = 12  # named in a summary
 class Report:
     """What a check found."""
 
-    folder: JobFolder
+    folder: JobContent
     problems: tuple[str, ...]
     job: Job | None  # as it would be proposed; None where there is a problem
     prices: tuple[Price, ...]
@@ -51,7 +51,7 @@ class Report:
 
 
 def check(
-    folder: JobFolder,
+    folder: JobContent,
     *,
     sight: Sight | None = None,
     researcher: str = "researcher",
@@ -123,7 +123,7 @@ def lines(report: Report) -> Iterator[str]:
         )
 
 
-def summary(folder: JobFolder, job: Job) -> Iterator[str]:
+def summary(folder: JobContent, job: Job) -> Iterator[str]:
     """Yield what a hospital's person is shown of a job."""
     training, columns = job.training, folder.dictionary.columns
     more = f" and {len(columns) - _COLUMNS} more" if len(columns) > _COLUMNS else ""
@@ -138,7 +138,7 @@ def summary(folder: JobFolder, job: Job) -> Iterator[str]:
     yield f"at least {job.min_participants} hospitals, {means.strategy} weighted by {means.weighting}"
 
 
-def _made_up(folder: JobFolder) -> tuple[Dataset, ...]:
+def _made_up(folder: JobContent) -> tuple[Dataset, ...]:
     """Return datasets of usual sizes for a job that nobody was asked about."""
     draft = folder.draft
     epsilon = round_up(2 * max(float(draft.epsilon), float(draft.heldout_epsilon), 1.0))
@@ -166,7 +166,7 @@ def _prices(job: Job, datasets: Sequence[Dataset], sight: Sight | None) -> tuple
     return tuple(job_match.price(job, d) for d in datasets)
 
 
-def _unpaid(prices: Sequence[Price], folder: JobFolder) -> list[str]:
+def _unpaid(prices: Sequence[Price], folder: JobContent) -> list[str]:
     """Name a job that too few hospitals could afford."""
     able = [p for p in prices if p.terms is not None]
     refused = "; ".join(f"{p.dataset}: {p.refusal}" for p in prices if p.terms is None)
@@ -184,7 +184,7 @@ def _spec(job: Job, prices: Sequence[Price]) -> JobSpec:
         raise JobFileError(str(error)) from None
 
 
-def _price_json(price: Price, folder: JobFolder) -> dict[str, Any]:
+def _price_json(price: Price, folder: JobContent) -> dict[str, Any]:
     terms = price.terms
     return {
         "dataset": price.dataset,
@@ -197,7 +197,7 @@ def _price_json(price: Price, folder: JobFolder) -> dict[str, Any]:
     }
 
 
-def _price_line(price: Price, folder: JobFolder) -> str:
+def _price_line(price: Price, folder: JobContent) -> str:
     if price.terms is None:
         return f"{price.dataset}: would decline, {price.refusal}"
     draft = folder.draft

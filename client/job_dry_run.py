@@ -26,7 +26,7 @@ from client.data import SECRET_SIZE
 from client.dictionary import Dictionary
 from client.errors import JobFileError, WorkerError
 from client.histograms import BINS
-from client.job_folder import JobFolder
+from client.job_folder import JobContent
 from client.job_initial import Initial
 from client.job_spec import JobSpec
 from client.private_file import write_private
@@ -66,7 +66,7 @@ class DryRun:
 
 
 def run(
-    folder: JobFolder,
+    folder: JobContent,
     initial: Initial,
     spec: JobSpec,
     *,
@@ -95,7 +95,7 @@ def run(
 
 
 def _rounds(
-    worker: Worker, folder: JobFolder, initial: Initial, spec: JobSpec, clock: Callable[[], float]
+    worker: Worker, folder: JobContent, initial: Initial, spec: JobSpec, clock: Callable[[], float]
 ) -> DryRun:
     draft = folder.draft
     dictionary = folder.dictionary.to_bytes()
@@ -184,7 +184,7 @@ def _packed(model: NDArray[np.float64]) -> bytes:
 
 
 @contextmanager
-def _hospital(folder: JobFolder) -> Iterator[Hospital]:
+def _hospital(folder: JobContent) -> Iterator[Hospital]:
     """Make a hospital's folder with made-up patients; gone at the end."""
     with tempfile.TemporaryDirectory(prefix="wardround-check-") as name:
         path = Path(name)

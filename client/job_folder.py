@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +26,16 @@ from ledger.job_records import Job
 from ledger.values import Digest, Part
 
 MODEL = "model.py"
+DICTIONARY = "dictionary.json"  # what a dictionary that does not ship is called, where nobody says
 SUBMITTED = "submitted.json"
 FORMAT = "wardround-submitted/1"
 MAX_SUBMITTED = 4 * records.MAX_RECORD_SIZE  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFolder:
-    """A job as its folder holds it, read at one moment."""
+class JobContent:
+    """All that a researcher decides about a job, wherever it is kept."""
 
-    path: Path
     draft: JobDraft
     dictionary: Dictionary
     source: bytes | None  # of `model.py`
@@ -53,10 +54,27 @@ class JobFolder:
         """Return what is wrong with the job by itself, a line each."""
         return job_problems.problems(self.draft, self.dictionary, self.source)
 
+    @property
+    def where(self) -> str:
+        """How errors call it."""
+        return f"job {self.draft.name}"
+
     def require_sound(self) -> None:
         """Refuse a job with a problem. Raises JobFileError, with all of them."""
         if found := self.problems():
-            raise JobFileError(*found, where=str(self.path / job_toml.FILE))
+            raise JobFileError(*found, where=self.where)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFolder(JobContent):
+    """A job as its folder holds it, read at one moment."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """How errors call it: the file to correct."""
+        return str(self.path / job_toml.FILE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,19 +127,38 @@ def new(path: Path, template: str = "breast-cancer") -> JobFolder:
         job_toml.FILE: job_toml.to_toml(job_templates.DRAFTS[template], heading=heading),
         **job_templates.files(template),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise JobFileError(f"{path} exists: name a folder that does not")
-        partial.mkdir(parents=True)
-        try:
-            for name, text in files.items():
-                (partial / name).write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise LocalStateError(f"cannot make {path}: {error.strerror}; see to the disk") from None
+    _write(path, {name: text.encode() for name, text in files.items()})
+    return load(path)
+
+
+def save(content: JobContent, path: Path) -> JobFolder:
+    """Make a job's folder from a job, of the same content; one that holds this very job already stays as it is.
+
+    Args:
+        content: The job, sound or not.
+        path: The folder to make.
+
+    Raises:
+        JobFileError: the folder is in use, or the dictionary's name is no file's that a folder could hold.
+        LocalStateError: the disk refuses; nothing half-made is left under its name.
+    """
+    if (path / job_toml.FILE).is_file():
+        if (found := load(path)).content == content.content:
+            return found
+        raise JobFileError(f"{path} holds another job, {found.draft.name}: name another folder")
+    named = content.draft.dictionary
+    heading = job_templates.HEADING.replace("DIR", str(path))
+    files = {job_toml.FILE: job_toml.to_toml(content.draft, heading=heading).encode()}
+    if content.source is not None:
+        files[MODEL] = content.source
+    if not (named in SHIPPED and dictionaries.shipped(named) == content.dictionary):
+        if Path(named).name != named or named in (*files, MODEL, SUBMITTED):
+            raise JobFileError(
+                f'dictionary = "{named}" is no file of this folder: call it "{DICTIONARY}"',
+                where=content.where,
+            )
+        files[named] = content.dictionary.to_bytes()
+    _write(path, files)
     return load(path)
 
 
@@ -166,6 +203,23 @@ def _dictionary(path: Path, named: str) -> Dictionary:
         return dictionaries.parse(_read(file, dictionaries.MAX_SIZE))
     except DictionaryError as error:
         raise JobFileError(str(error), where=str(path / named)) from None
+
+
+def _write(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder's files beside its place, then move them there in one step."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise JobFileError(f"{path} exists: name a folder that does not")
+        partial.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                (partial / name).write_bytes(data)
+            partial.replace(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise LocalStateError(f"cannot make {path}: {error.strerror}; see to the disk") from None
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -33,6 +33,7 @@ class Initial:
 
     parameters: bytes  # packed float32, little-endian
     model_code: str  # digest of the model's source text
+    graph: bytes = b""  # what the builder made of the job's own model.py
 
     @property
     def count(self) -> int:
@@ -68,7 +69,8 @@ def compute(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> In
             outputs=draft.outputs,
             hidden=draft.widths,
         )
-        module = _own(source or b"", settings) if custom else models.build(settings)
+        graph = _graph(source or b"", settings) if custom else b""
+        module = _own(graph, settings) if custom else models.build(settings)
         check_model(module, example_shape=shape, loss=draft.loss, outputs=draft.outputs)
         found = models.initial_parameters(
             module, settings, seed=draft.seed, prevalence=float(draft.prevalence)
@@ -80,12 +82,16 @@ def compute(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> In
     except WorkerError as error:
         raise JobFileError(f"model.py could not be tried here: {error}") from None
     code = hashlib.sha256(source or b"").hexdigest() if custom else software.models_digest()
-    return Initial(parameters=found.astype("<f4").tobytes(), model_code=code)
+    return Initial(parameters=found.astype("<f4").tobytes(), model_code=code, graph=graph)
 
 
-def _own(source: bytes, settings: ModelSettings) -> nn.Module:
-    """Return the module that a `model.py` becomes. Raises DeclinedError, WorkerError, TrainingRefusedError."""
+def _graph(source: bytes, settings: ModelSettings) -> bytes:
+    """Return the graph that a `model.py` becomes. Raises DeclinedError, WorkerError."""
+    return building.build(source, input_shape=settings.input_shape, outputs=settings.outputs, limits=LIMITS)
+
+
+def _own(graph: bytes, settings: ModelSettings) -> nn.Module:
+    """Return the module of a graph. Raises TrainingRefusedError."""
     from client import graph_model
 
-    graph = building.build(source, input_shape=settings.input_shape, outputs=settings.outputs, limits=LIMITS)
     return graph_model.from_bytes(graph, settings.input_shape)

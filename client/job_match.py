@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from client import accounting, approval
+from client import accounting, approval, job_problems
 from client.accounting import Lifetime
 from client.approval import Offer, Terms
 from client.dictionary import Dictionary
@@ -51,7 +51,7 @@ def match(draft: JobDraft, dictionary: Dictionary, state: State, researcher: str
         researcher: Who proposes.
         now: Unix seconds.
     """
-    problems = list(_standing(state, researcher))
+    problems = [*_standing(state, researcher), *job_problems.before_submitting(dictionary)]
     now = max(now, state.time)
     held = {
         digest: a

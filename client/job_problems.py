@@ -45,6 +45,17 @@ def problems(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> l
     ]
 
 
+def before_submitting(dictionary: Dictionary) -> list[str]:
+    """Return what keeps a job from being proposed, though it may be tried on rows at hand: a line each."""
+    if not (names := dictionary.unreviewed):
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [
+        f"the dictionary's ranges of {', '.join(names[:3])}{more} were taken from patients' rows, and would publish "
+        "them: replace them by publicly known ones, then take dictionary.reviewed(source=...)"
+    ]
+
+
 def training_of(draft: JobDraft, *, model_code: str, parameters: int) -> Training:
     """Return the `training` of the record that a draft becomes.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from client import job_problems, software
 from client.errors import JobFileError
-from client.job_folder import JobFolder
+from client.job_folder import JobContent
 from client.job_initial import Initial
 from ledger.errors import MalformedError
 from ledger.job_records import Job
@@ -14,7 +14,7 @@ from ledger.values import Aggregation
 
 
 def build(
-    folder: JobFolder,
+    folder: JobContent,
     initial: Initial,
     *,
     origin: str,
@@ -66,7 +66,7 @@ def build(
         raise JobFileError(str(error)) from None
 
 
-def blobs(folder: JobFolder, initial: Initial) -> list[tuple[str, bytes, str]]:
+def blobs(folder: JobContent, initial: Initial) -> list[tuple[str, bytes, str]]:
     """Return (digest, content, kind) of the files that a job's record names: what must be handed in beforehand."""
     found = [
         (initial.digest, initial.parameters, "model"),

@@ -34,7 +34,7 @@ STATUS = {  # exit status: what the job's code tried
 }
 _CAUSES = {"allocate memory": "model-memory", "can't start new thread": "model-process"}  # words of an error
 _MODULES = (
-    "__future__", "abc", "array", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy",
+    "__future__", "abc", "array", "base64", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy",
     "dataclasses", "decimal", "enum", "fractions", "functools", "heapq", "inspect", "itertools", "json", "logging",
     "math", "numbers", "numpy", "operator", "random", "re", "statistics", "string", "textwrap", "types", "typing",
     "warnings", "torch.nn.functional", "torch.nn.init", "torch.nn.utils.parametrizations",

@@ -2,7 +2,8 @@
 
 Runs in the builder, beside the job's own code, so nothing here is a check that anybody relies on: whoever reads the
 graph checks it. What this page adds is a clear word about an honest mistake. A part that depends on neither example
-nor parameter is computed here and leaves as numbers.
+nor trained parameter is computed here and leaves as numbers: so does a parameter that is frozen (`requires_grad` is
+false), with the value that `model.py` gave it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from client import model_faults
 from client.errors import ModelRefusedError
 from client.graph_operations import DTYPES, ITEM, LEFT_OUT
 from client.model_graph import TYPE
@@ -38,15 +39,14 @@ def export(module: nn.Module, example_shape: tuple[int, ...]) -> bytes:
         ModelRefusedError: it changes its own state, is random, or cannot be written as a graph.
     """
     module.train()
-    for name, layer in module.named_modules():
-        if isinstance(layer, _BatchNorm):
-            raise ModelRefusedError("model-state", f"layer {name}: replace BatchNorm by GroupNorm")
+    model_faults.require_none(module)
     _try(module, example_shape)
+    frozen = frozenset(name for name, p in module.named_parameters() if not p.requires_grad)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, (torch.zeros((1, *example_shape)),), strict=False)
         program = program.run_decompositions()
-    return json.dumps(_Writer(program, example_shape).graph(), allow_nan=False).encode()
+    return json.dumps(_Writer(program, example_shape, frozen).graph(), allow_nan=False).encode()
 
 
 def _state(module: nn.Module) -> list[Tensor]:
@@ -74,8 +74,9 @@ def _try(module: nn.Module, example_shape: tuple[int, ...]) -> None:
 
 
 class _Writer:
-    def __init__(self, program: Any, example_shape: tuple[int, ...]) -> None:
+    def __init__(self, program: Any, example_shape: tuple[int, ...], frozen: frozenset[str]) -> None:
         self._program = program
+        self._frozen = frozen
         self._shape = list(example_shape)
         self._numbers: dict[Any, int] = {}  # of a torch.fx node's value
         self._folded: dict[Any, Any] = {}  # values that are known now
@@ -94,9 +95,9 @@ class _Writer:
         for place, spec in zip(places, signature.input_specs, strict=True):
             if spec.kind is InputKind.USER_INPUT:
                 self._numbers[place] = 0
-            elif spec.kind is InputKind.PARAMETER:
+            elif spec.kind is InputKind.PARAMETER and spec.target not in self._frozen:
                 parameters.append((place, spec.target, self._program.state_dict[spec.target]))
-            elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR, InputKind.PARAMETER):
                 held = self._program.constants.get(spec.target)
                 self._folded[place] = self._program.state_dict[spec.target] if held is None else held
             else:

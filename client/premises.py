@@ -26,6 +26,7 @@ from client.follower import Follower
 from client.live_settings import LiveSettings
 from client.standing import Standing
 from client.worker import Worker
+from client.worker_questions import Questions
 from ledger import envelope
 from ledger.database import DATABASE
 from ledger.mirror import Mirror
@@ -45,7 +46,7 @@ class Premises:
     authority: bytes
     node_key: bytes = field(repr=False)
     consortium: Consortium
-    worker: Worker
+    worker: Questions
     standing: Standing
     custody: Custody
     decisions: Decisions
@@ -99,7 +100,7 @@ def enter(
     *,
     clock: Callable[[], float] = time.time,
     consortium: Consortium | None = None,
-    worker: Sequence[str] = (),
+    worker: Sequence[str] | Callable[[Hospital], Questions] = (),
 ) -> Premises:
     """Check the hospital's files, then open what the agent keeps; the arguments are `Agent`'s.
 
@@ -119,7 +120,8 @@ def enter(
             spare=lambda: rotation.candidates(hospital.folder),
         )
         files.enter_context(closing(door))
-        process = files.enter_context(closing(Worker(hospital, worker)))
+        made = worker(hospital) if callable(worker) else Worker(hospital, worker)
+        process = files.enter_context(closing(made))
         process.survey(settings.dictionary.to_bytes())
         standing, custody = Standing(hospital.folder), Custody(hospital.folder)
         account = files.enter_context(closing(Account.open(hospital.account)))

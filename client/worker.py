@@ -12,51 +12,24 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from client import building, frames, reviewed, sandbox, source
-from client import dictionary as dictionaries
+from client import frames, sandbox, source
 from client.config import Hospital
-from client.errors import TrainingRefusedError, WorkerError
-from client.exchange import Packed
-from client.job_spec import JobSpec
+from client.errors import WorkerError
+from client.worker_questions import CODES, PREPARE_SECONDS, Questions
 from ledger import canonical
 
-CODES = {  # what the worker says, and what a person should do about it
-    "builder": "the process that builds a job's own model did not start",
-    "crashed": "the worker ended unexpectedly; the round is lost, a new worker was started",
-    "disk": "the worker cannot write: see to the disk",
-    "file": "the data file cannot be used",
-    "malformed": "the worker does not understand: are agent and worker of one version?",
-    "memory": "the worker took more than limits.memory_mib and was ended: raise it, or refuse such jobs",
-    "model": "the job's model or plan cannot be trained privately",
-    "model-graph": "the job's own model is not one that is offered",
-    "not-open": "the job is not open in this worker",
-    "rows": "the data file must be corrected first: `wardround hospital check` says where",
-    "secret": "keys/dataset.secret is missing: restore it from a backup",
-    "size-class": "dataset.size_class is not the power of two nearest to the number of patients: "
-    "`wardround hospital check` says which it is",
-    "snapshot": "the job's snapshot is missing, or not the one that was committed to",
-    "timeout": "the worker took too long and was ended",
-}
 OUT_OF_MEMORY = 77  # exit status, as `client.worker_main`
-PREPARE_SECONDS = 600.0  # reading a file and trying a model
 STOP_SECONDS = 2.0
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "int64": np.dtype("<i8"),
-    "float32": np.dtype("<f4"),
-}
 _log = logging.getLogger(__name__)
 
 
-class Worker:
+class Worker(Questions):
     """A warm worker process; may be used from several threads, one after the other."""
 
     def __init__(
@@ -69,12 +42,10 @@ class Worker:
             command: The process to start instead, for tests.
             clock: Monotonic seconds.
         """
-        self._hospital = hospital
+        super().__init__(hospital)
         self._folder = hospital.folder / "worker"
         self._command = list(command)
         self._clock = clock
-        self._lock = threading.RLock()
-        self._opened: set[str] = set()
         self._fate = "crashed"  # of the worker before this one
         self._closed = False
         if lacking := sandbox.available():
@@ -103,96 +74,6 @@ class Worker:
         with suppress(OSError):  # an agent that could not start leaves nothing behind
             self._folder.rmdir()
 
-    def is_free_within(self, seconds: float) -> bool:
-        """Wait for the worker to have nothing in hand; tell whether it came to that in time."""
-        free = self._lock.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
-        if free:
-            self._lock.release()
-        return free
-
-    def survey(self, dictionary: bytes) -> None:
-        """Have the data file examined. Raises WorkerError, with a line for the hospital's own screen."""
-        self._ask("survey", self._where() | {"size_class": self._hospital.dataset.size_class}, dictionary)
-
-    def warm(self) -> None:
-        """Have everything imported that training needs."""
-        self._ask("warm", {})
-
-    def commit(self, dictionary: bytes, version: int) -> str:
-        """Return a fresh commitment to the dataset, for its record."""
-        return str(self._ask("commit", self._where() | {"version": version}, dictionary)[0]["cohort"])
-
-    def prepare(self, spec: JobSpec, dictionary: bytes) -> str:
-        """Take a job's one snapshot and try its model; return the commitment to its rows.
-
-        Raises:
-            DeclinedError: the job's own model.py does what no model may, or cannot be confined here.
-            WorkerError: anything else.
-        """
-        header = {"spec": spec.to_json()}
-        graph, shape = self._build(spec, dictionary)  # without the lock: rounds of other jobs go on meanwhile
-        with self._lock:
-            if graph:
-                self._ask("model", header | {"input_shape": list(shape)}, graph)
-            answer, _ = self._ask("prepare", self._where() | header, dictionary)
-            self._opened.add(spec.job)
-            return str(answer["cohort"])
-
-    def open(self, spec: JobSpec, cohort: str) -> None:
-        """Make sure that the worker of now holds the job's rows."""
-        with self._lock:
-            if spec.job not in self._opened:
-                self._ask("open", {"spec": spec.to_json(), "cohort": cohort})
-                self._opened.add(spec.job)
-
-    def train(self, spec: JobSpec, parameters: bytes, seconds: float) -> tuple[Packed, bool]:
-        """Train one round of an open job; return the update, and whether its noise is fit for production."""
-        answer, body = self._ask("train", {"job": spec.job}, parameters, seconds)
-        dtype = "int64" if spec.local_steps == 1 else "float32"
-        return self._array(answer, body, dtype, (spec.parameters,)), answer.get("production") is True
-
-    def histogram(
-        self, spec: JobSpec, parameters: bytes, edges: Sequence[str], noise_multiplier: str, seconds: float
-    ) -> tuple[Packed, bool]:
-        """Return the noised score histogram, shape (2, bins), and whether its noise is fit for production."""
-        header = {"job": spec.job, "edges": list(edges), "noise_multiplier": noise_multiplier}
-        answer, body = self._ask("histogram", header, parameters, seconds)
-        return self._array(answer, body, "int64", (2, len(edges) + 1)), answer.get("production") is True
-
-    def forget(self, job: str) -> None:
-        """Have a job's rows removed for good."""
-        with self._lock:
-            self._ask("forget", {"job": job})
-            self._opened.discard(job)
-
-    def _build(self, spec: JobSpec, dictionary: bytes) -> tuple[bytes, tuple[int, ...]]:
-        """Return the graph of a job's own model, or nothing for a built-in one, and the shape of an example."""
-        shape = dictionaries.from_bytes(dictionary).input_shape
-        if spec.model != reviewed.CUSTOM:
-            return b"", shape
-        try:
-            code = reviewed.source_of(self._hospital.models, spec.model_code)
-        except TrainingRefusedError as error:
-            raise WorkerError("model", str(error)) from None
-        limits = self._hospital.limits
-        return building.build(code, input_shape=shape, outputs=spec.outputs, limits=limits), shape
-
-    def _where(self) -> dict[str, Any]:
-        return {
-            **self._hospital.place.to_json(),
-            "secret": str(self._hospital.secret_file),
-            "one_row_per_patient": self._hospital.dataset.one_row_per_patient,
-        }
-
-    def _array(self, answer: dict[str, Any], body: bytes, kind: str, shape: tuple[int, ...]) -> Packed:
-        """Return an answer's numbers: of the one kind and size that this question has, or none."""
-        dtype = _DTYPES[kind]
-        if answer.get("dtype") != kind or len(body) != dtype.itemsize * int(np.prod(shape)):
-            self._replace()
-            raise WorkerError("crashed", CODES["crashed"])
-        values: Packed = np.frombuffer(body, dtype).reshape(shape)
-        return values
-
     def _ask(
         self, command: str, header: dict[str, Any], body: bytes = b"", seconds: float = PREPARE_SECONDS
     ) -> tuple[dict[str, Any], bytes]:
@@ -213,6 +94,9 @@ class Worker:
             words = "".join(c if c.isprintable() else " " for c in str(answer.get("line") or ""))[:500]
             raise WorkerError(code, words or CODES[code])  # the words are for the hospital's own screen
         return answer, content
+
+    def _distrust(self) -> None:
+        self._replace()
 
     def _replace(self, why: str = "it failed") -> None:
         """End a worker that cannot be trusted any more and start another, which holds nothing yet."""

@@ -19,12 +19,10 @@ from coordinator.desk import Desk
 from coordinator.errors import CoordinatorError, FlowerEndedError, JobError, ServiceError, StoppedError
 from coordinator.histories import History
 from coordinator.lifecycle import Step, in_turn, next_step, participants, tick_is_due
-from coordinator.nodes import DepositedNodes
 from coordinator.readiness import require_ready
 from coordinator.rounds import JobRounds
-from coordinator.runs import Flower
+from coordinator.runs import Flower, Register, RunState
 from coordinator.standing import Standing
-from coordinator.superlink import RunState
 from ledger import envelope
 from ledger.errors import LedgerError, ReadOnlyError
 from ledger.record import Record
@@ -43,7 +41,7 @@ class Runner:
         self,
         desk: Desk,
         flower: Flower,
-        nodes: DepositedNodes,
+        nodes: Register,
         config: CoordinatorConfig,
         announce: Callable[[Mapping[str, object]], None] = lambda event: None,
     ) -> None:

@@ -1,10 +1,18 @@
-"""What the runner asks of Flower: runs of ServerApps."""
+"""What the runner asks of Flower: runs of ServerApps, and that the register of nodes is of now."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from coordinator.superlink import RunState
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """How far a run is."""
+
+    status: str  # pending, starting, running or finished
+    outcome: str  # completed, failed or stopped; "" until finished
+    details: str
 
 
 class Flower(Protocol):
@@ -21,3 +29,10 @@ class Flower(Protocol):
 
     def stop_run(self, run_id: int) -> None:
         """Stop a run."""
+
+
+class Register(Protocol):
+    """Which hospital has which node, as `coordinator.nodes.DepositedNodes` keeps it."""
+
+    def scan(self) -> None:
+        """Follow what was deposited or taken away."""

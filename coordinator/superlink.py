@@ -36,6 +36,7 @@ import httpx
 
 from coordinator.child import Child, Words
 from coordinator.errors import TransportError
+from coordinator.runs import RunState
 from coordinator.tls import TlsFiles
 from ledger.durable import write_private
 
@@ -59,15 +60,6 @@ class SuperLinkSettings:
     rounds: str  # "module:factory" of the `Rounds` that the ServerApp runs
     database: bool = False  # keep node ids over restarts; twice the CPU time a request
     start_seconds: float = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """How far a run is."""
-
-    status: str  # pending, starting, running or finished
-    outcome: str  # completed, failed or stopped; "" until finished
-    details: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def sign(
         width,
         height,
         facecolor=ink(ax, shade),
-        edgecolor=ink(ax, 0.7),
+        edgecolor=ink(ax, 0.7),  # as dark as what is in the model: no lines show between its rounds
         hatch=hatch,
         linewidth=0.6,
         label=kind,
@@ -61,7 +61,7 @@ def participation(figures: Figures, ax: Axes | None) -> Axes:
         floor = 0
         for kind in fates.KINDS:
             if found[kind]:
-                ax.add_patch(sign(ax, kind, (number - 0.46, floor), 0.92, found[kind]))
+                ax.add_patch(sign(ax, kind, (number - 0.5, floor), 1, found[kind]))
                 floor += found[kind]
     drawn = set().union(*counts.values())
     ax.set_ylim(0, 1.02 * len(figures.hospitals))

@@ -19,7 +19,9 @@ Colour = tuple[float, float, float]
 
 NOTHING = "nothing measured yet"
 SMALL = "small"  # of text in the axes
-MOST_ROWS = 30  # hospitals that a picture names each on a row of its own; more are drawn together
+_MOST_ROWS = 30  # hospitals that a picture names each on a row of its own; more are drawn together
+_ROW = 0.18  # inches, of the lowest row that a name fits into
+_LONGEST_NAME = 24  # characters; the middle of a longer one is left out
 _LEAST_ROWS = 4  # that a picture has room for: one row alone is not made huge
 _SIZE = (6.4, 4.0)  # inches
 _BELOW = 38  # points from the axes to the legend: ticks and a label lie between
@@ -37,6 +39,15 @@ def axes(ax: Axes | None, rows: int = 0) -> Axes:
     pyplot = needed("matplotlib.pyplot", "notebook", "pictures are drawn")
     made: Axes = pyplot.subplots(figsize=(width, max(height, 1.2 + 0.27 * rows)), layout="constrained")[1]
     return made
+
+
+def fits(count: int, ax: Axes | None) -> bool:
+    """Return whether so many hospitals can each have a row of its own, in the axes given or in new ones."""
+    if ax is None:
+        return count <= _MOST_ROWS
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return count <= min(_MOST_ROWS, max(_LEAST_ROWS, ax.bbox.height / figure.dpi / _ROW))
 
 
 def ink(ax: Axes, strength: float = 1.0) -> Colour:
@@ -84,9 +95,17 @@ def by_round(ax: Axes, figures: Figures, last: int) -> None:
 
 def rows(ax: Axes, names: tuple[str, ...]) -> None:
     """Name the rows, the first one on top."""
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), [short(name) for name in names])
     ax.set_ylim(max(len(names), _LEAST_ROWS) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def short(name: str) -> str:
+    """Return a name without its middle if it is long; its end tells more than its middle."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    half = _LONGEST_NAME // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
 
 
 def beside(ax: Axes, row: float, words: str) -> None:
@@ -121,6 +140,7 @@ def legend(ax: Axes, handles: list[Any], columns: int = 3) -> None:
         frameon=False,
         fontsize=SMALL,
         handlelength=1.8,
+        columnspacing=1.4,
         borderaxespad=0,
     )
 

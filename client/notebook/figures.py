@@ -27,6 +27,8 @@ class Bin:
     predicted: float  # the middle of the scores in this bin, as a probability
     observed: float  # share of positives among the patients in it, in [0, 1] after noise
     patients: float  # about how many, after noise; never below 0
+    low: float | None = None  # of the share's 95 % interval, over noise and patients; None: not known
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,6 @@
 """Pictures of what each hospital gave: privacy spent, rounds taken part in, and where its updates pulled.
 
-A hospital has a row of its own, named at the axis; more than `drawing.MOST_ROWS` of them are drawn together by
-`crowd_plots`.
+A hospital has a row of its own, named at the axis; where the rows would be too low, `crowd_plots` draws all together.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def epsilon(figures: Figures, ax: Axes | None = None) -> Axes:
         MissingExtraError: matplotlib is not installed.
     """
     names = figures.hospitals
-    if len(names) > drawing.MOST_ROWS:
+    if not drawing.fits(len(names), ax):
         return crowd_plots.epsilon(figures, ax)
     ax = drawing.axes(ax, len(names))
     drawing.plain(ax, "Privacy spent by hospital", "epsilon (add/remove one patient)")
@@ -72,7 +71,7 @@ def participation(figures: Figures, ax: Axes | None = None) -> Axes:
         MissingExtraError: matplotlib is not installed.
     """
     names = figures.hospitals
-    if len(names) > drawing.MOST_ROWS:
+    if not drawing.fits(len(names), ax):
         return crowd_plots.participation(figures, ax)
     ax = drawing.axes(ax, len(names))
     drawing.plain(ax, "Who is in which round's model")
@@ -108,7 +107,7 @@ def geometry(figures: Figures, ax: Axes | None = None) -> Axes:
         MissingExtraError: matplotlib is not installed.
     """
     names = figures.hospitals
-    if len(names) > drawing.MOST_ROWS:
+    if not drawing.fits(len(names), ax):
         return crowd_plots.geometry(figures, ax)
     ax = drawing.axes(ax, len(names))
     drawing.plain(ax, "Who pulls where")

@@ -6,6 +6,7 @@ the same rules keep or drop a row, the same public ranges scale it, and the same
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,7 @@ class ImagesInMemory:
     def records(self) -> Iterator[Record | None]:
         """Yield each image."""
         for image, rest in zip(self.images, zip(*self.rest, strict=True), strict=True):
-            yield Record(image, rest, image.tobytes())
+            yield Record(image, rest, hashlib.sha256(image.tobytes()).digest())  # as in an .npz file
 
 
 def from_frame(frame: Any, dictionary: Dictionary) -> Source:
@@ -71,10 +72,10 @@ def from_frame(frame: Any, dictionary: Dictionary) -> Source:
                 f"column {column!r} is {'there twice' if found else 'missing'}: the data dictionary "
                 f"{dictionary.name!r} needs {', '.join(dictionary.columns)}"
             )
-    texts = [_texts(frame.iloc[:, place]) for place in range(len(names))]
+    found = [texts(frame.iloc[:, place]) for place in range(len(names))]
     return TableInMemory(
-        columns=tuple(texts[names.index(column)] for column in dictionary.columns),
-        whole=tuple(texts),
+        columns=tuple(found[names.index(column)] for column in dictionary.columns),
+        whole=tuple(found),
         inputs=len(dictionary.inputs),
     )
 
@@ -112,6 +113,7 @@ def from_arrays(inputs: object, labels: object, dictionary: Dictionary) -> Sourc
     return TableInMemory(columns=columns, whole=columns, inputs=len(cells))
 
 
-def _texts(column: Any) -> list[str]:
+def texts(column: Any) -> list[str]:
+    """Return a DataFrame's column as the text that a CSV file would hold; "" where a value is missing."""
     missing = column.isna().tolist()
     return ["" if gone else text_of(value) for gone, value in zip(missing, column.tolist(), strict=True)]

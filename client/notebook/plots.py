@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from client.notebook import drawing
 from client.notebook.extras import needed
 from client.notebook.figures import Figures
 from client.notebook.hospital_plots import epsilon, geometry, participation
@@ -30,12 +31,19 @@ __all__ = [
     "privacy_utility",
 ]
 
-_OVERVIEW = (auroc, loss, epsilon, participation, geometry, calibration)
-_WIDTH = 15.0  # inches, of the overview
+_OVERVIEW = (
+    {"auroc": auroc, "loss": loss, "epsilon": epsilon},
+    {"participation": participation, "geometry": geometry, "calibration": calibration},
+)
+_WIDTH = 15.0  # inches, of the overview, with room for names of _ROOM letters
+_ROOM = 10
+_LETTER = 0.25  # inches more for each letter more, for all three columns
 
 
-def overview(figures: Figures) -> Figure:
-    """Draw all six pictures of a run in a figure of two rows.
+def overview(figures: Figures) -> dict[str, Axes]:
+    """Draw all six pictures of a run in a figure of two rows, and return their axes by name.
+
+    The axes, not the figure: a notebook would show a figure that a cell ends with a second time.
 
     Args:
         figures: Of a run.
@@ -44,12 +52,16 @@ def overview(figures: Figures) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     pyplot = needed("matplotlib.pyplot", "notebook", "pictures are drawn")
-    made: Figure = pyplot.figure(figsize=(_WIDTH, 8.4), layout="constrained")
-    for draw, ax in zip(_OVERVIEW, made.subplots(2, 3).flat, strict=True):
-        draw(figures, ax)
+    longest = max((len(drawing.short(name)) for name in figures.hospitals), default=0)
+    width = _WIDTH + _LETTER * max(0, longest - _ROOM)
+    made: Figure = pyplot.figure(figsize=(width, 8.4), layout="constrained")
+    found: dict[str, Axes] = made.subplot_mosaic([list(row) for row in _OVERVIEW])
+    for row in _OVERVIEW:
+        for name, draw in row.items():
+            draw(figures, found[name])
     done = min(figures.rounds, max((part.round for part in figures.parts), default=0))
     made.suptitle(f"{figures.name}: {figures.status}, round {done} of {figures.rounds}", x=0.01, ha="left")
-    return made
+    return found
 
 
 class Plot:
@@ -66,8 +78,8 @@ class Plot:
     def __repr__(self) -> str:
         return "Plot(): auroc, loss, epsilon, participation, geometry, calibration; call it for all of them"
 
-    def __call__(self) -> Figure:
-        """Draw all six pictures in one figure. Raises MissingExtraError."""
+    def __call__(self) -> dict[str, Axes]:
+        """Draw all six pictures in one figure, and return their axes by name. Raises MissingExtraError."""
         return overview(self._figures())
 
     def auroc(self, ax: Axes | None = None) -> Axes:

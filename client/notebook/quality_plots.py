@@ -87,22 +87,31 @@ def calibration(figures: Figures, ax: Axes | None = None) -> Axes:
         ax,
         f"Calibration after round {after}" if after else "Calibration before any training",
         "predicted probability",
-        "share of positives (after noise)",
+        "share of positives" + (" (bars: 95 % interval)" if any(bar.low is not None for bar in bars) else ""),
     )
     ax.plot([0, 1], [0, 1], color=ink(ax, 0.6), linestyle=":", linewidth=1)
     words = "dotted: perfect\nnumbers: patients, about"
     ax.text(0.99, 0.02, words, transform=ax.transAxes, fontsize=SMALL, color=ink(ax, 0.8), ha="right")
     x, y = [bar.predicted for bar in bars], [bar.observed for bar in bars]
     most = max(bar.patients for bar in bars)
-    ax.plot(x, y, color="C0", linewidth=1)
+    ax.plot(x, y, color=ink(ax, 0.45), linewidth=0.8)
+    for bar in bars:
+        if bar.low is not None and bar.high is not None:
+            ax.plot(
+                [bar.predicted] * 2,
+                [bar.low, bar.high],
+                color=ink(ax, 0.55),
+                linewidth=2,
+                solid_capstyle="butt",
+            )
     ax.scatter(
         x, y, s=[_LARGEST * bar.patients / most for bar in bars], facecolor="C0", alpha=0.35, edgecolor="none"
     )
     ax.scatter(x, y, s=12, color="C0", zorder=3)
     for bar in bars:
         ax.annotate(
-            f"{bar.patients:.0f}", (bar.predicted, bar.observed), xytext=(0, -15), textcoords="offset points",
-            fontsize=SMALL, ha="center", color=ink(ax, 0.8),
+            f"{bar.patients:.0f}", (bar.predicted, bar.observed), xytext=(8, -8), textcoords="offset points",
+            fontsize=SMALL, ha="left", color=ink(ax, 0.8),
         )  # fmt: skip
     ax.set_xlim(-0.03, 1.03)
     ax.set_ylim(-0.08, 1.03)

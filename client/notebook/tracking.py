@@ -2,7 +2,7 @@
 
 What runs a job or follows one gives its figures to `Callbacks.update` whenever they have changed, in any portions; a
 tracker is told each thing once and in order. A tracker is somebody else's code and network: one that fails is
-reported in one sentence and told nothing more, and the run goes on.
+reported in one sentence and told nothing more, and the run goes on. Three trackers are here to be used as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,19 @@ from typing import Protocol, Self, runtime_checkable
 from client.job_story import ENDS
 from client.notebook import scalars
 from client.notebook.figures import Figures
+from client.notebook.jsonlines_tracker import JsonLinesTracker
+from client.notebook.mlflow_tracker import MLflowTracker
+from client.notebook.tensorboard_tracker import TensorBoardTracker
+
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "JsonLinesTracker",
+    "MLflowTracker",
+    "TensorBoardTracker",
+    "Tracker",
+    "track",
+]
 
 logger = logging.getLogger(__name__)
 

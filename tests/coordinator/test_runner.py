@@ -24,7 +24,8 @@ from coordinator.exchange import Arrival, Value
 from coordinator.nodes import DepositedNodes
 from coordinator.remote_rounds import RoundsServer
 from coordinator.runner import Runner
-from coordinator.superlink import NodeState, RunState
+from coordinator.runs import RunState
+from coordinator.superlink import NodeState
 from ledger import example, records
 from ledger.records import Abort
 from ledger.values import Setting

@@ -6,7 +6,8 @@ import math
 import random
 from dataclasses import replace
 
-from client.notebook.figures import USED, Bin, Budget, Estimate, Figures, Measured, Part, Pull, Spent
+from client.notebook import calibration
+from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Pull, Spent
 
 NAMES = ("brookfield", "eastgate", "hillcrest", "lakeside", "northmoor", "riverside", "st-anne", "westbury")
 EMPTY = Figures(name="breast-cancer", digest="ab" * 32, rounds=20, status="proposed", hospitals=())
@@ -51,6 +52,18 @@ def without_measure(figures: Figures, number: int) -> Figures:
     return replace(figures, measured=tuple(blank))
 
 
+def until(figures: Figures, last: int) -> Figures:
+    """Return the figures as they were when so many rounds had ended."""
+    return replace(
+        figures,
+        status=figures.status if last > figures.rounds else "running",
+        measured=tuple(item for item in figures.measured if item.round <= last),
+        parts=tuple(item for item in figures.parts if item.round <= last),
+        spent=tuple(item for item in figures.spent if item.round <= last),
+        pulls=tuple(item for item in figures.pulls if item.round <= last),
+    )
+
+
 def _part(draw: random.Random, number: int, name: str, place: int) -> Part:
     fate = USED
     if place % 8 == 2 and draw.random() < 0.25:
@@ -76,14 +89,13 @@ def _measured(draw: random.Random, number: int, rounds: int) -> Measured:
     grown = 1 - math.exp(-3 * (number - 1) / rounds)
     area, loss = 0.52 + 0.35 * grown + draw.gauss(0, 0.01), 0.69 - 0.24 * grown + draw.gauss(0, 0.005)
     wide = 0.02 if number > rounds else 0.045
-    bars = tuple(
-        Bin(
-            predicted=p,
-            observed=min(1.0, max(0.0, 0.5 + (p - 0.5) * (0.4 + 0.7 * grown) + draw.gauss(0, 0.03))),
-            patients=max(0.0, 240 * math.exp(-((p - 0.35) ** 2) / 0.09) + draw.gauss(0, 4)),
-        )
-        for p in (0.06, 0.2, 0.38, 0.55, 0.72, 0.91)
-    )
+    edges = (0.12, 0.28, 0.46, 0.64, 0.82)
+    counts: tuple[list[float], list[float]] = ([], [])
+    for p in (0.06, 0.2, 0.38, 0.55, 0.72, 0.91):
+        there, share = 240 * math.exp(-((p - 0.35) ** 2) / 0.09), 0.5 + (p - 0.5) * (0.4 + 0.7 * grown)
+        counts[0].append(there * (1 - share) + draw.gauss(0, 4))
+        counts[1].append(there * share + draw.gauss(0, 4))
+    bars = calibration.bars(counts, edges, noise_variance=16.0)
     return Measured(
         round=number,
         auroc=Estimate(value=area, low=area - wide, high=min(1.0, area + wide)),

@@ -147,7 +147,7 @@ def test_a_crowd_is_counted_and_not_listed() -> None:
     heights: dict[int, float] = {}
     for field in ax.patches:
         assert isinstance(field, Rectangle)
-        number = round(field.get_x() + 0.46)
+        number = round(field.get_x() + 0.5)
         heights[number] = heights.get(number, 0) + field.get_height()
     assert heights == dict.fromkeys(range(1, 6), 500)
     assert len(words(plots.epsilon(figures)).splitlines()) < 20
@@ -184,6 +184,34 @@ def test_calibration_shows_the_newest_model_that_has_one() -> None:
     assert f"{patients[0]:.0f}" in words(ax)
 
 
+def test_calibration_draws_the_intervals_that_are_known() -> None:
+    figures = made(4)
+    bars = figures.measured[-1].calibration
+    ax = plots.calibration(figures)
+    spans = [tuple(along(line, 1)) for line in ax.lines]
+    assert {(bar.low, bar.high) for bar in bars} <= set(spans)
+    assert "95 % interval" in words(ax)
+    blank = tuple(replace(bar, low=None, high=None) for bar in bars)
+    ax = plots.calibration(replace(figures, measured=(replace(figures.measured[-1], calibration=blank),)))
+    assert len(ax.lines) == len(spans) - len(bars)
+    assert "95 % interval" not in words(ax)
+
+
+def test_rows_that_a_name_does_not_fit_into_are_drawn_together() -> None:
+    figures = made(25, rounds=2)
+    assert len(plots.participation(figures).get_yticks()) == 25
+    low = plt.figure(figsize=(4, 2)).subplots()
+    assert plots.participation(figures, low).get_ylabel() == "hospitals"
+
+
+def test_a_long_name_keeps_its_ends() -> None:
+    name = "university-hospital-of-the-northern-islands"
+    (label,) = plots.participation(
+        replace(EMPTY, hospitals=(name,), parts=(Part(round=1, hospital=name, fate=USED),))
+    ).get_yticklabels()
+    assert label.get_text() == "university-…hern-islands"
+
+
 def curve(seeds: int, infinite: bool = True) -> pd.DataFrame:
     levels = [0.5, 1.0, 3.0, *([math.inf] if infinite else [])]
     rows = [(e, s, 0.8 + 0.01 * min(e, 5) + 0.001 * s) for e in levels for s in range(seeds)]
@@ -216,9 +244,10 @@ def test_an_accessor_draws_the_newest_figures_one_by_one_or_all_at_once() -> Non
     now = made(4)
     for draw in (plot.auroc, plot.loss, plot.epsilon, plot.participation, plot.geometry, plot.calibration):
         assert "nothing measured yet" not in words(draw())
-    figure = plot()
-    assert len(figure.axes) == 6
-    assert figure.get_suptitle() == "breast-cancer: finished, round 20 of 20"
+    axes = plot()
+    assert list(axes) == ["auroc", "loss", "epsilon", "participation", "geometry", "calibration"]
+    assert "AUROC" in words(axes["auroc"])
+    assert plt.gcf().get_suptitle() == "breast-cancer: finished, round 20 of 20"
     assert "auroc" in repr(plot)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import MissingExtraError
@@ -81,6 +81,7 @@ def test_every_code_of_the_ledgers_rules_has_a_kind() -> None:
     assert {fates.kind(code) for code in codes} | {fates.TAKEN, fates.OTHER} == set(fates.KINDS)
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 6), st.integers(0, 9))
 def test_every_figure_is_in_its_table_once(hospitals: int, rounds: int, done: int, seed: int) -> None:
     figures = made(hospitals, rounds, min(done, rounds), seed=seed)
