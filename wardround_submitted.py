@@ -92,8 +92,8 @@ class ConsortiumRun:
     def events(self) -> pd.DataFrame:
         """Everything that happened to the job, as the log has it: `entry`, `event` and `line`, a sentence."""
         self._now()
-        rows = [(e.index, e.kind, e.line) for e in self._events]
-        return consortium_tables.table(("entry", "event", "line"), rows)
+        columns, events = ("entry", "event", "line"), self._events
+        return consortium_tables.table(columns, [(e.index, e.kind, e.line) for e in events])
 
     @property
     def figures(self) -> Figures:
@@ -136,12 +136,9 @@ class ConsortiumRun:
                 fails is reported, and ends nothing.
             progress: Whether to show a bar.
         """
-        asked = 0.0
+        asked, job = 0.0, self._job
         try:
-            with (
-                Bar(self._job.name, self._job.last_exchange, shown=progress) as bar,
-                Callbacks(callbacks) as told,
-            ):
+            with Bar(job.name, job.last_exchange, shown=progress) as bar, Callbacks(callbacks) as told:
                 for event, story in self._watch(lambda: POLL_SECONDS, time.sleep, bar.wait):
                     if time.monotonic() - asked > STATUS_SECONDS or event.kind not in ("round", "skip"):
                         asked = time.monotonic()
@@ -221,13 +218,13 @@ class ConsortiumRun:
             return job_result_folder.fetch(me, self.digest, Path(folder) if folder is not None else usual)
 
     def __repr__(self) -> str:
-        price = self._price().to_string(index=False, na_rep="")
-        return "\n".join((price_table.heading(self._story, self._known), price, self._words()))
+        heading, price = price_table.heading(self._story, self._known), self._price()
+        return f"{heading}\n{price.to_string(index=False, na_rep='')}\n{self._words()}"
 
     def _repr_html_(self) -> str:
         price = self._price().to_html(index=False, na_rep="")
-        heading = html.escape(price_table.heading(self._story, self._known))
-        return f"<p>{heading}</p>{price}<p>{html.escape(self._words())}</p>"
+        heading, words = price_table.heading(self._story, self._known), self._words()
+        return f"<p>{html.escape(heading)}</p>{price}<p>{html.escape(words)}</p>"
 
     @property
     def _known(self) -> JobState:
