@@ -305,17 +305,17 @@ def test_what_a_finished_job_left_is_fetched_once_and_found_again(bench: Bench) 
     with connected(bench) as consortium:
         run = consortium.submit(job(bench))
         with pytest.raises(JobStateError, match="has released nothing"):
-            run.result()
+            run.fetch()
         end(bench, run.digest, 0).join()
-        found = run.result()
+        found = run.fetch()
         assert found.folder == Path("jobs/study/result")
         assert sha(found.model.read_bytes()) == found.release.artifact
         bench.asked.clear()
-        assert run.result().folder == found.folder  # the same cell again
+        assert run.fetch().folder == found.folder  # the same cell again
         assert not any("/api/runs/" in a for a in bench.asked)
         found.model.write_bytes(b"another")
         with pytest.raises(JobStateError, match="exists: name a folder that does not"):
-            run.result()
+            run.fetch()
 
 
 def test_figures_are_the_logs_and_quality_is_nobodys_word_but_the_releases(bench: Bench) -> None:
