@@ -46,7 +46,7 @@ def weights(frozen: Mapping[str, object], problems: list[str]) -> str:
     if size > MAX_SIZE - (1 << 15):
         problems.append(
             f"frozen takes {size:,} bytes of model.py, which may have {MAX_SIZE:,}: give fewer weights, "
-            "halve them with part.half(), or compute features with the frozen part beforehand (with_features)"
+            "halve them with part.half(), or compute the frozen part's outputs beforehand and give those as columns"
         )
     return "\n\n_FROZEN = {\n" + "".join(entries) + "}\n" + _CODE
 
