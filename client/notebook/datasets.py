@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,12 +138,16 @@ def example(name: str = "breast-cancer", *, source: str | Path | None = None) ->
     import pandas
 
     if name not in ("breast-cancer", "heart-disease"):
-        raise DataError(f"no example {name!r}: there are breast-cancer and heart-disease")
+        raise DataError(
+            f"no example {name!r} comes with Wardround: there are breast-cancer and heart-disease"
+        )
     with tempfile.TemporaryDirectory(prefix="wardround-example-") as folder:
         if name == "breast-cancer":
             files = write_breast_cancer(Path(folder))
         elif source is None:
-            raise DataError(f"heart-disease needs source, a folder with the four files of {HEART_DISEASE_ADDRESS}")
+            raise DataError(
+                f"heart-disease needs source, a folder with the four files of {HEART_DISEASE_ADDRESS}"
+            )
         else:
             files = write_heart_disease(Path(source), Path(folder))
         return {hospital: pandas.read_csv(file) for hospital, file in sorted(files.items())}
@@ -226,7 +231,7 @@ def _text(value: object) -> str:
 
 
 def _decimal(value: float) -> str:
-    return ("-" if value < 0 else "") + accounting.spell(abs(accounting.Decimal(f"{value:.12g}")))
+    return ("-" if value < 0 else "") + accounting.spell(abs(Decimal(f"{value:.12g}")))
 
 
 def _by(frame: DataFrame, column: str) -> dict[str, DataFrame]:
@@ -289,7 +294,7 @@ def with_range(dictionary: Dictionary, name: str, lower: float, upper: float, *,
     if name not in {v.name for v in dictionary.variables if v.kind == "numeric"}:
         raise DataError(f"dictionary {dictionary.name} has no numeric variable {name!r}")
     try:
-        changed = {"lower": _decimal(lower), "upper": _decimal(upper), "source": source}
+        changed: dict[str, Any] = {"lower": _decimal(lower), "upper": _decimal(upper), "source": source}
         found = tuple(replace(v, **changed) if v.name == name else v for v in dictionary.variables)
         return replace(dictionary, variables=found)
     except MalformedError as error:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client import building
+from client import job_initial
 from client.errors import ClientError, DataError, JobFileError, ModelFileError
 from client.features import row_encoder
 from client.job_folder import JobFolder
-from client.job_initial import LIMITS
 from client.notebook.extras import needed
 from client.notebook.in_memory import texts
 
@@ -116,7 +115,7 @@ def _module(job: JobFolder) -> nn.Module:
         )
         return models.build(settings)
     try:
-        graph = building.build(job.source, input_shape=shape, outputs=draft.outputs, limits=LIMITS)
+        graph = job_initial.built(job.source, shape, draft.outputs)
         return graph_model.from_bytes(graph, shape)
     except ClientError as error:
         raise JobFileError(f"model.py: {error}") from None

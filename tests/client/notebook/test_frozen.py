@@ -47,7 +47,7 @@ def backbone() -> nn.Module:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+        torch.autograd.backward(nn.functional.cross_entropy(model(x), y))
         optimizer.step()
     assert (model(x).argmax(1) == y).float().mean() > 0.8
     return body
@@ -136,7 +136,7 @@ def test_what_is_no_weight_or_too_much_is_one_sentence(backbone: nn.Module) -> N
         ({"backbone": nn.Linear(1000, 300)}, "bytes of model.py, which may have 1,048,576"),
     ):
         with pytest.raises(JobFileError) as caught:
-            Job(dictionary=DIGIT, model=Tuned, frozen=frozen)  # type: ignore[arg-type]
+            Job(dictionary=DIGIT, model=Tuned, frozen=frozen)
         assert len(caught.value.problems) == 1
         assert sentence in caught.value.problems[0]
 

@@ -223,7 +223,8 @@ def test_a_class_of_a_notebooks_cell_is_found(monkeypatch: pytest.MonkeyPatch) -
     from IPython.core.interactiveshell import InteractiveShell
 
     main = sys.modules["__main__"]
-    shell = InteractiveShell(user_ns={"__name__": "__main__"})
+    make: Any = InteractiveShell
+    shell = make(user_ns={"__name__": "__main__"})
     shell.run_cell(CELL, store_history=True).raise_error()
     monkeypatch.setitem(sys.modules, "__main__", main)
     model: Callable[..., Any] = shell.user_ns["Cell"]
