@@ -15,7 +15,7 @@ from typing import Protocol
 from coordinator.changes import Changes, Subject
 from coordinator.sendings import Sendings
 
-HOLD_SECONDS = 5.0  # well below the 30 s that a node waits for an answer
+HOLD_SECONDS = 15.0  # well below the 30 s that a node waits for an answer
 
 
 class Service(Subject, Protocol):
