@@ -60,6 +60,23 @@ def load(path: Path, job: JobFolder) -> nn.Module:
     return module.eval()
 
 
+def of_parameters(parameters: bytes, job: JobFolder) -> nn.Module:
+    """Return the model of a crowd, ready to score.
+
+    Args:
+        parameters: Packed float32, little-endian.
+        job: The job that trained it.
+
+    Raises:
+        JobFileError: the job's own model.py cannot be built here.
+    """
+    from client import models
+
+    module = _module(job)
+    models.unpack(np.frombuffer(parameters, "<f4"), module)
+    return module.eval()
+
+
 def predict(module: nn.Module, job: JobFolder, frame: Any) -> pd.DataFrame:
     """Score every row of a DataFrame that has the model's input columns; the label need not be there.
 
