@@ -86,6 +86,7 @@ def _composed(events: tuple[Event, ...], delta: float) -> float:
 
 
 def _budgets(history: History) -> Iterator[Budget]:
+    newest = history.last_receipts
     for hospital, party in sorted(history.parties.items()):
         yield Budget(
             hospital=hospital,
@@ -94,6 +95,7 @@ def _budgets(history: History) -> Iterator[Budget]:
             job_epsilon=float(party.approval.epsilon),
             lifetime_epsilon=float(party.dataset.epsilon),
             delta=float(party.dataset.delta),
+            lifetime_spent=float(newest[hospital].epsilon_dataset) if hospital in newest else None,
         )
 
 
