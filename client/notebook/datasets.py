@@ -174,10 +174,7 @@ def rounded_out(lower: float, upper: float) -> tuple[float, float]:
     step = 10.0 ** math.floor(math.log10(max(width, 1e-12)))
     step = step if width / step >= _FEW else step / 2
     low, high = math.floor(lower / step) * step, math.ceil(upper / step) * step
-    low, high = (
-        low - step * (low > lower),
-        high + step * (high < upper),
-    )  # where the product was rounded inwards
+    low, high = low - step * (low > lower), high + step * (high < upper)  # a product may be rounded inwards
     return (low, high) if low < high else (low, low + step)
 
 
