@@ -24,23 +24,38 @@ import ledger.errors
 
 if TYPE_CHECKING:
     from client.dictionary import Dictionary as Dictionary
+    from client.notebook.datasets import example as example
+    from client.notebook.datasets import partition as partition
+    from client.notebook.datasets import sketch as sketch
     from client.notebook.job import Job as Job
+    from client.notebook.tracking import JsonLinesTracker as JsonLinesTracker
+    from client.notebook.tracking import MLflowTracker as MLflowTracker
+    from client.notebook.tracking import TensorBoardTracker as TensorBoardTracker
     from wardround_connect import connect as connect
     from wardround_local import local as local
     from wardround_plan import plan as plan
     from wardround_run import Run as Run
     from wardround_simulated import simulate as simulate
 
-__all__ = ["Dictionary", "Job", "Run", "connect", "local", "plan", "simulate"]
 _PLACES = {  # name -> module; imported when first used
     "Dictionary": "client.dictionary",
     "Job": "client.notebook.job",
+    "JsonLinesTracker": "client.notebook.tracking",
+    "MLflowTracker": "client.notebook.tracking",
     "Run": "wardround_run",
+    "TensorBoardTracker": "client.notebook.tracking",
     "connect": "wardround_connect",
+    "example": "client.notebook.datasets",
     "local": "wardround_local",
+    "partition": "client.notebook.datasets",
     "plan": "wardround_plan",
     "simulate": "wardround_simulated",
+    "sketch": "client.notebook.datasets",
 }
+__all__ = [  # noqa: RUF022 - in the order in which they are met
+    "Job", "simulate", "Run", "plan", "connect", "local", "example", "partition", "sketch", "Dictionary",
+    "JsonLinesTracker", "MLflowTracker", "TensorBoardTracker",
+]  # fmt: skip
 
 # noun -> (module, typer app, line of help); imported when used, so that `ledger` needs neither torch nor flwr
 NOUNS = {

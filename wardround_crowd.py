@@ -36,10 +36,6 @@ from wardround_crowd_players import Player, players_of, write
 from wardround_crowd_rounds import CrowdRounds, Enlisted, Play
 
 ENGINES = ("inline", "ray")
-NO_EVIDENCE = (
-    "A crowd has no evidence: nothing of it was signed or logged, since a charter holds at most 64 members; simulate "
-    "fewer hospitals without an engine, or submit the job to a consortium, for a run that anybody can verify."
-)
 _ORIGIN = "simulated.crowd/log"
 _KINDS = {".csv": "csv", ".npz": "npz", ".parquet": "parquet", ".tsv": "csv", ".txt": "csv"}
 
@@ -61,11 +57,6 @@ class Crowd:
     declined: Mapping[str, str]
     seconds: float
     job: Job
-
-    @property
-    def verification(self) -> str:
-        """Why there is nothing to verify, in one sentence."""
-        return NO_EVIDENCE
 
 
 def crowd(

@@ -89,6 +89,7 @@ def prepare(directory: Path, settings: DemoSettings, source: Path | None, port: 
         dishonest=MAX_DISHONEST,
         port=port,
     )
+    wardround_founding.begin_log(made).close()
     blobs = BlobStore(made.coordinator / "blobs")
     blobs.put(settings.dictionary.to_bytes())
     blobs.put(initial_model(settings))

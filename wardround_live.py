@@ -7,12 +7,14 @@ comes from the coordinator's status until the release, and is its word; how the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from client import accounting
+from client.accounting import Event
 from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Pull, Spent
 from coordinator.histories import History
-from ledger.records import Abort, Receipt, Release
+from ledger.records import Abort, Release
 from ledger.state import State
 
 _NAMES = (("auroc", "auroc"), ("log_loss", "loss"), ("brier", "brier"))  # ours, and the status's
@@ -62,36 +64,29 @@ def _parts(history: History) -> Iterator[Part]:
 def _spent(history: History) -> Iterator[Spent]:
     """Yield both sides' epsilons, composed over what receipts say was released, rounded up as receipts round."""
     delta = float(history.job.delta)
-    released: dict[tuple[str, str], list[accounting.Event]] = {}
+    released: dict[tuple[str, str], tuple[Event, ...]] = {}
     stated: dict[str, float] = {}
     for closed in history.closed:
         for receipt in closed.receipts:
             stated[receipt.hospital] = float(receipt.epsilon_job)
-            for side, event in _events(receipt):
-                released.setdefault((receipt.hospital, side), []).append(event)
+            for mechanism in receipt.mechanisms:
+                key = (receipt.hospital, "heldout" if mechanism.name == "histogram" else "training")
+                event = accounting.event_of(mechanism)
+                released[key] = accounting.merge([*released.get(key, ()), event])
         for (hospital, side), events in sorted(released.items()):
-            yield Spent(
-                round=closed.record.round,
-                hospital=hospital,
-                side=side,
-                epsilon=_epsilon(events, delta, stated[hospital]),
-            )
+            # Where patients are sampled composing takes long: the receipt's number is never below it.
+            sampled = any(e.sample_rate < 1 for e in events)
+            epsilon = stated[hospital] if sampled else _composed(events, delta)
+            yield Spent(round=closed.record.round, hospital=hospital, side=side, epsilon=epsilon)
 
 
-def _events(receipt: Receipt) -> Iterator[tuple[str, accounting.Event]]:
-    for mechanism in receipt.mechanisms:
-        side = "heldout" if mechanism.name == "histogram" else "training"
-        yield side, accounting.event_of(mechanism)
-
-
-def _epsilon(events: list[accounting.Event], delta: float, stated: float) -> float:
-    """Compose; where patients are sampled, which takes long, the receipt's number, which is never below it."""
-    if any(e.sample_rate < 1 for e in events):
-        return stated
+@lru_cache(maxsize=1 << 16)
+def _composed(events: tuple[Event, ...], delta: float) -> float:
     return float(accounting.round_up(accounting.job_epsilon(events, delta)))
 
 
 def _budgets(history: History) -> Iterator[Budget]:
+    newest = history.last_receipts
     for hospital, party in sorted(history.parties.items()):
         yield Budget(
             hospital=hospital,
@@ -100,6 +95,7 @@ def _budgets(history: History) -> Iterator[Budget]:
             job_epsilon=float(party.approval.epsilon),
             lifetime_epsilon=float(party.dataset.epsilon),
             delta=float(party.dataset.delta),
+            lifetime_spent=float(newest[hospital].epsilon_dataset) if hospital in newest else None,
         )
 
 

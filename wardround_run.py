@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+_SHOWN = 12  # hospitals that are listed one by one
+NO_EVIDENCE = (
+    "A crowd has no evidence: nothing of it was signed or logged; simulate at most 62 hospitals without an engine, "
+    "or submit the job to a consortium, for a run that anybody can verify."
+)
 _UNFINISHED = (
     "the run is {status} after round {done} of {rounds} and has released nothing: {what} needs a finished run"
 )
@@ -61,6 +66,7 @@ class Run:
         result: Path | None,
         directory: Path | None,
         passing: Path | None = None,
+        crowd: bytes | None = None,
     ) -> None:
         """Show what came of a job.
 
@@ -71,6 +77,7 @@ class Run:
             result: Folder with the model, its card and the evidence; None where nothing was released.
             directory: The consortium's folders, where they were left.
             passing: A folder that is removed with this object.
+            crowd: The parameters of a crowd's model, which has no evidence.
         """
         self.figures = figures
         self.plot = Plot(lambda: self.figures)
@@ -78,6 +85,7 @@ class Run:
         self.directory = directory
         self._job = job
         self._result = result
+        self._crowd = crowd
         self._verified = False
         if passing is not None:
             weakref.finalize(self, shutil.rmtree, passing, ignore_errors=True)
@@ -148,6 +156,8 @@ class Run:
             JobStateError: nothing was released.
             ModelFileError, JobFileError: it cannot be read or built.
         """
+        if self._crowd is not None:
+            return scoring.of_parameters(self._crowd, self._job)
         return scoring.load(self._of_result("a model") / MODEL, self._job)
 
     def predict(self, frame: Any) -> pd.DataFrame:
@@ -176,14 +186,17 @@ class Run:
 
     def __repr__(self) -> str:
         lines = [self._heading()]
-        width = max(map(len, self.figures.hospitals), default=0)
-        for b in tables.budgets(self.figures).itertuples():
+        shown = tables.budgets(self.figures)
+        width = max(map(len, shown["hospital"].head(_SHOWN)), default=0)
+        for b in shown.head(_SHOWN).itertuples():
             spent = f"epsilon {b.job_spent:g} of {b.job_epsilon:g} for this job"
             lines.append(f"  {b.hospital:<{width}}  about {b.patients} patients, {spent}{_lifetime(b)}")
+        if len(shown) > _SHOWN:
+            lines.append(f"  ... and {len(shown) - _SHOWN} more: run.budgets")
         return "\n".join((*lines, self._words()))
 
     def _repr_html_(self) -> str:
-        table = tables.budgets(self.figures).to_html(index=False, na_rep="")
+        table = tables.budgets(self.figures).to_html(index=False, na_rep="", max_rows=_SHOWN)
         return f"<p>{html.escape(self._heading())}</p>{table}<p>{html.escape(self._words())}</p>"
 
     def _heading(self) -> str:
@@ -193,6 +206,8 @@ class Run:
         return f"run of {f.name} ({f.digest[:12]}): {f.status}, {done}{_auroc(last)}"
 
     def _words(self) -> str:
+        if self._crowd is not None:
+            return f"Epsilons are for adding or removing one patient. {NO_EVIDENCE}"
         if self._result is None:
             return "Nothing was released; tables and plots show the rounds so far."
         checked = "Verified." if self._verified else "Not verified yet: run.verify()."
@@ -202,6 +217,8 @@ class Run:
         return min(self.figures.rounds, max((part.round for part in self.figures.parts), default=0))
 
     def _of_result(self, what: str) -> Path:
+        if self._crowd is not None:
+            raise JobStateError(NO_EVIDENCE)
         if self._result is None:
             f = self.figures
             raise JobStateError(

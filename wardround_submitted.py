@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from client import job_match
 from client.errors import JobStateError, UnreachableError
 from client.job_match import Price
-from client.job_story import ENDS, SHORT, Event, Story
+from client.job_story import SHORT, Event, Story
 from client.notebook import consortium_tables, job_result_folder, price_table, tables
 from client.notebook.figures import Figures
 from client.notebook.job_bar import Bar
 from client.notebook.tracking import Callback, Callbacks, Tracker
 from client.researcher import OPEN, POLL_SECONDS
 from coordinator.histories import History
+from ledger.job_records import Job
 from ledger.state import JobState
 from wardround_live import figures
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from client.job_result import Result
     from client.notebook.plots import Plot
     from wardround_connect import Consortium
+    from wardround_run import Run
 
 AWAIT_SECONDS = 2.0  # between two looks of a coroutine that may be called away
 STATUS_SECONDS = 1.0  # between two questions for the coordinator's figures
@@ -90,8 +92,8 @@ class ConsortiumRun:
     def events(self) -> pd.DataFrame:
         """Everything that happened to the job, as the log has it: `entry`, `event` and `line`, a sentence."""
         self._now()
-        rows = [(e.index, e.kind, e.line) for e in self._events]
-        return consortium_tables.table(("entry", "event", "line"), rows)
+        columns, events = ("entry", "event", "line"), self._events
+        return consortium_tables.table(columns, [(e.index, e.kind, e.line) for e in events])
 
     @property
     def figures(self) -> Figures:
@@ -134,12 +136,9 @@ class ConsortiumRun:
                 fails is reported, and ends nothing.
             progress: Whether to show a bar.
         """
-        asked = 0.0
+        asked, job = 0.0, self._job
         try:
-            with (
-                Bar(self._job.name, self._job.last_exchange, shown=progress) as bar,
-                Callbacks(callbacks) as told,
-            ):
+            with Bar(job.name, job.last_exchange, shown=progress) as bar, Callbacks(callbacks) as told:
                 for event, story in self._watch(lambda: POLL_SECONDS, time.sleep, bar.wait):
                     if time.monotonic() - asked > STATUS_SECONDS or event.kind not in ("round", "skip"):
                         asked = time.monotonic()
@@ -184,6 +183,26 @@ class ConsortiumRun:
         self._now()
         return self
 
+    def result(self, folder: str | Path | None = None) -> Run:
+        """Fetch what `fetch` does; return it as what `simulate` returns, to verify, plot and predict with.
+
+        Args:
+            folder: As for `fetch`.
+
+        Raises:
+            JobStateError, UnreachableError, LocalStateError: as for `fetch`, or it was not submitted from here.
+            IntegrityError: the evidence is not what the log names.
+        """
+        from wardround_opened import opened
+
+        if self.folder is None:
+            raise JobStateError(
+                f"job {self.digest[:SHORT]} was not submitted from here: run.fetch(folder) gets its files"
+            )
+        found, charter = self.fetch(folder), self._consortium.membership.charter
+        self._now()
+        return opened(found, self.folder, self._history, self._known.status, charter)
+
     def fetch(self, folder: str | Path | None = None) -> Result:
         """Fetch the finished job's model, card and evidence; a folder that holds them already is taken as it is.
 
@@ -199,18 +218,20 @@ class ConsortiumRun:
             return job_result_folder.fetch(me, self.digest, Path(folder) if folder is not None else usual)
 
     def __repr__(self) -> str:
-        return f"{self._heading()}\n{self._price().to_string(index=False, na_rep='')}\n{self._words()}"
+        heading, price = price_table.heading(self._story, self._known), self._price()
+        return f"{heading}\n{price.to_string(index=False, na_rep='')}\n{self._words()}"
 
     def _repr_html_(self) -> str:
         price = self._price().to_html(index=False, na_rep="")
-        return f"<p>{html.escape(self._heading())}</p>{price}<p>{html.escape(self._words())}</p>"
+        heading, words = price_table.heading(self._story, self._known), self._words()
+        return f"<p>{html.escape(heading)}</p>{price}<p>{html.escape(words)}</p>"
 
     @property
     def _known(self) -> JobState:
         return self._seen.sight.state.jobs[self.digest]
 
     @property
-    def _job(self) -> Any:
+    def _job(self) -> Job:
         return self._known.record
 
     @property
@@ -265,16 +286,6 @@ class ConsortiumRun:
 
     def _price(self) -> pd.DataFrame:
         return price_table.prices(self._story, self._seen.sight.state, self._estimated)
-
-    def _heading(self) -> str:
-        job, status = self._job, self._known.status
-        name = f"job {job.name} ({self.digest[:SHORT]}) of {job.researcher} is {status}"
-        if status == "proposed":
-            end = consortium_tables.when(job.expires_at)
-            return f"{name}: at least {job.min_participants} of those asked must approve, by {end:%Y-%m-%d %H:%M} UTC"
-        if status in OPEN:
-            return f"{name}: round {min(self._story.round, job.rounds)} of {job.rounds} has closed"
-        return f"{name}: {ENDS.get(status, status)}"
 
     def _words(self) -> str:
         found = [price_table.WORDS.format(delta=self._job.delta)]

@@ -81,8 +81,9 @@ class FlowerNode:
                 try:
                     if connection.node_id is None:
                         connection.activate()
+                    asked = time.monotonic()
                     if not self._answer_one():
-                        connection.sleep(self._interval())
+                        connection.sleep(self._interval(time.monotonic() - asked))
                 except UnauthorizedError:
                     connection.node_id = None
         except StoppedError:
@@ -184,8 +185,12 @@ class FlowerNode:
                 )
                 connection.ask(connection.client.PushObject, upload)
 
-    def _interval(self) -> float:
-        """Sleep most of what the gaps between messages last were, then ask often, then less and less."""
+    def _interval(self, held: float) -> float:
+        """Return how long to sleep after an empty answer that took `held` seconds to come.
+
+        Most of what the gaps between messages last were, then little, then more and more. The coordinator's gateway
+        holds a look until there may be a message: what that took is not slept again.
+        """
         waited = time.monotonic() - self._last_message
-        wanted = max(self._settings.busy_seconds, IDLE_SHARE * waited, GAP_SHARE * self._gap - waited)
-        return min(wanted, self._settings.idle_seconds)
+        wanted = max(IDLE_SHARE * waited, GAP_SHARE * self._gap - waited)
+        return max(self._settings.busy_seconds, min(wanted, self._settings.idle_seconds) - held)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from client import building, software
@@ -69,7 +70,7 @@ def compute(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> In
             outputs=draft.outputs,
             hidden=draft.widths,
         )
-        graph = _graph(source or b"", settings) if custom else b""
+        graph = built(source or b"", shape, draft.outputs) if custom else b""
         module = _own(graph, settings) if custom else models.build(settings)
         check_model(module, example_shape=shape, loss=draft.loss, outputs=draft.outputs)
         found = models.initial_parameters(
@@ -85,9 +86,14 @@ def compute(draft: JobDraft, dictionary: Dictionary, source: bytes | None) -> In
     return Initial(parameters=found.astype("<f4").tobytes(), model_code=code, graph=graph)
 
 
-def _graph(source: bytes, settings: ModelSettings) -> bytes:
-    """Return the graph that a `model.py` becomes. Raises DeclinedError, WorkerError."""
-    return building.build(source, input_shape=settings.input_shape, outputs=settings.outputs, limits=LIMITS)
+@lru_cache(maxsize=8)
+def built(source: bytes, input_shape: tuple[int, ...], outputs: int) -> bytes:
+    """Return the graph that a `model.py` becomes; a process of its own makes it, once for each text.
+
+    Raises:
+        DeclinedError, WorkerError: see `building.build`.
+    """
+    return building.build(source, input_shape=input_shape, outputs=outputs, limits=LIMITS)
 
 
 def _own(graph: bytes, settings: ModelSettings) -> nn.Module:

@@ -151,8 +151,11 @@ class Questions(ABC):
             code = reviewed.source_of(self._hospital.models, spec.model_code)
         except TrainingRefusedError as error:
             raise WorkerError("model", str(error)) from None
-        limits = self._hospital.limits
-        return building.build(code, input_shape=shape, outputs=spec.outputs, limits=limits), shape
+        return self._graph(code, shape, spec.outputs), shape
+
+    def _graph(self, code: bytes, shape: tuple[int, ...], outputs: int) -> bytes:
+        """Return the graph that a job's own model becomes. Raises DeclinedError, WorkerError."""
+        return building.build(code, input_shape=shape, outputs=outputs, limits=self._hospital.limits)
 
     def _where(self) -> dict[str, Any]:
         return {

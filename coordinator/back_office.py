@@ -28,6 +28,7 @@ from coordinator.nodes import DepositedNodes
 from coordinator.phases import Phases
 from coordinator.remote_rounds import RoundsServer
 from coordinator.runner import Runner
+from coordinator.sendings import Sendings
 from coordinator.sequencer import Sequencer
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles
@@ -61,6 +62,7 @@ class BackOffice:
         self.failure = ""  # why it ended by itself
         self.trouble = ""  # why no job goes on at the moment
         self.gateway: GatewaySettings | None = None
+        self.sendings = Sendings()
         self._config = config
         self._key = key
         self._tls = tls
@@ -149,6 +151,7 @@ class BackOffice:
                     _log.warning("%s", self.trouble)
                 finally:
                     self.gateway = None  # requests for Flower are held meanwhile
+                    self.sendings.add()  # a look held for the SuperLink that ended is over
                 began = time.monotonic()
                 self.sequencer.wait(lambda standing: False, wait)
                 wait = min(2 * wait, longest)
@@ -169,6 +172,7 @@ class BackOffice:
             clock=self._clock,
             acknowledgements=self.acknowledgements,
             waits=self._waits,
+            sendings=self.sendings,
         )
         self._runner = Runner(desk, superlink, nodes, config, self._announce)
         self.gateway = GatewaySettings(address=superlink.address, authority=self._tls.authority)

@@ -10,6 +10,7 @@ from typing import Protocol
 from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.phases import Phases
+from coordinator.sendings import Sendings
 from coordinator.sequencer import Sequencer
 from coordinator.waiting import Waits
 from ledger.signature import SigningKey
@@ -39,3 +40,4 @@ class Desk:
     clock: Callable[[], float] = time.time
     acknowledgements: Acknowledgements | None = None  # None: replies are not acknowledged
     waits: Waits = field(default_factory=Waits)  # for displays
+    sendings: Sendings = field(default_factory=Sendings)

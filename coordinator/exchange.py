@@ -44,6 +44,9 @@ class Rounds(Protocol):
     def next_exchange(self) -> Exchange | None:
         """Close the exchange before, if any, and return the next one, or None when the job is over. May block."""
 
+    def sent(self) -> None:
+        """Take note that the exchange's messages can be pulled now; called once an exchange, before their replies."""
+
     def receive(self, arrival: Arrival) -> None:
         """Take one node's reply or its failure; called exactly once a node and exchange, in order of arrival."""
 

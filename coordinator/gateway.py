@@ -24,6 +24,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from coordinator.looks import Looks
+
 PREFIX = "/v1/fleet/"
 # All that a node needs. Not `register-node` and `unregister-node`: only the coordinator decides who takes part.
 FORWARDED = (
@@ -44,6 +46,8 @@ KEEPALIVE_SECONDS = (
 SMALL_BODY = 64 << 10  # bytes; what is no longer is passed on in one piece, which is quicker than a stream
 _REQUEST_HEADERS = ("accept", "content-type")
 _RESPONSE_HEADERS = ("content-length", "content-type")
+_LOOK = PREFIX + "pull-messages"
+_KEY = "flwr-public-key"  # header
 _FLOWER = "flwr-"  # prefix of the headers that carry a node's key, timestamp, signature and version
 _log = logging.getLogger(__name__)
 
@@ -63,13 +67,20 @@ class GatewaySettings:
 class Gateway:
     """Forwards Fleet requests. Mount `routes`; call `close` when the service shuts down."""
 
-    def __init__(self, settings: GatewaySettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        transport: httpx.AsyncBaseTransport | None = None,
+        looks: Looks | None = None,
+    ) -> None:
         """Open no connection yet.
 
         Args:
             settings: See there.
             transport: Replaces the network, for tests.
+            looks: Holds looks for messages back; None: each is forwarded as it comes.
         """
+        self._looks = looks
         self._settings = settings
         self._answers = True  # whether the SuperLink answered last time
         limits = httpx.Limits(
@@ -86,21 +97,43 @@ class Gateway:
             trust_env=False,  # a proxy set for the machine is not for its loopback
         )
         self.routes = tuple(
-            Route(PREFIX + name, partial(self._forward, PREFIX + name), methods=["POST"])
-            for name in FORWARDED
+            Route(PREFIX + name, partial(self._answer, PREFIX + name), methods=["POST"]) for name in FORWARDED
         )
 
     async def close(self) -> None:
         """Close the connections to the SuperLink."""
         await self._client.aclose()
 
-    async def _forward(self, path: str, request: Request) -> Response:
+    async def _answer(self, path: str, request: Request) -> Response:
         length = request.headers.get("content-length", "")
         if not (length.isascii() and length.isdecimal()):
             return PlainTextResponse("state the content length", status_code=411)
         if int(length) > self._settings.max_body:
             return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
         small = int(length) <= SMALL_BODY
+        if path == _LOOK and small and self._looks is not None:
+            return await self._look(self._looks, request, length)
+        return await self._forward(path, request, length, small=small)
+
+    async def _look(self, looks: Looks, request: Request, length: str) -> Response:
+        """Forward a look for messages once there may be one, if whoever asked is still there."""
+        key = request.headers.get(_KEY, "")
+        try:
+            async with asyncio.timeout(self._settings.transfer_seconds):
+                await request.body()  # kept by the request
+        except TimeoutError:
+            return PlainTextResponse("the body did not arrive in time", status_code=408)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        sendings = await looks.hold(key)
+        if await request.is_disconnected():  # a message is given out once: not to nobody
+            return Response(status_code=400)
+        answer = await self._forward(_LOOK, request, length, small=True)
+        if answer.status_code == httpx.codes.OK:
+            looks.looked(key, sendings, found=isinstance(answer, StreamingResponse) or bool(answer.body))
+        return answer
+
+    async def _forward(self, path: str, request: Request, length: str, *, small: bool) -> Response:
         try:
             async with asyncio.timeout(self._settings.transfer_seconds):  # few connections lead upstream
                 outgoing = self._client.build_request(

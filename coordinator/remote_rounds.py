@@ -1,17 +1,13 @@
 """`Rounds` across two processes: the ServerApp asks over a UNIX socket, the coordinator's runner answers.
 
-A frame is a header's length (4 bytes, big-endian), the header (JSON) and the bytes of the arrays that it lists, each
-as [name, dtype, shape], little-endian, in that order. No pickle: nothing that arrives can become code. Requests,
-by "call": "begin" (job), "next" (answered), "receive" (not answered: frames arrive in order, and a failure closes
-the connection), "close". The socket lies in a folder that only this user may enter.
+A request is a frame of `coordinator.frames`. By "call": "begin" (job), "next" (answered), "sent", "receive" (not
+answered: frames arrive in order, and a failure closes the connection), "close". The socket lies in a folder that
+only this user may enter.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import math
 import os
 import socket
 import tempfile
@@ -20,32 +16,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from coordinator.errors import BridgeError, CoordinatorError
-from coordinator.exchange import Arrival, Exchange, Rounds, RoundsFactory, Value
+from coordinator.exchange import Arrival, Exchange, Rounds, RoundsFactory
+from coordinator.frames import Arrays, Stream, read_config, receive, send, write_config
 from ledger.errors import LedgerError
 
 SOCKET = "WARDROUND_ROUNDS_SOCKET"  # environment variable of the ServerApp's process
 FACTORY = "coordinator.remote_rounds:connect"
-MAX_HEADER = 16 << 20  # bytes: configs of many nodes, each with a checkpoint
-MAX_ARRAY = 4 << 30  # bytes
 _MAX_PATH = 100  # bytes; a UNIX socket's path is limited to about this on every system
-_DTYPES = ("float32", "int64")
 _log = logging.getLogger(__name__)
-
-Arrays = Mapping[str, NDArray[Any]]
-
-
-class _Stream(Protocol):
-    """A buffered connection, both ways."""
-
-    def read(self, size: int, /) -> bytes: ...
-    def write(self, data: bytes, /) -> int: ...
-    def flush(self) -> None: ...
 
 
 def connect(job: str) -> Rounds:
@@ -74,23 +55,27 @@ class RemoteRounds:
     def next_exchange(self) -> Exchange | None:
         """See `Rounds`. Raises BridgeError when the coordinator ends the conversation."""
         self._send({"call": "next"}, {})
-        header, arrays = _receive(self._stream)
+        header, arrays = receive(self._stream)
         if header.get("over"):
             return None
         try:
-            configs = {int(node): _read_config(config) for node, config in header["configs"]}
+            configs = {int(node): read_config(config) for node, config in header["configs"]}
             return Exchange(
                 round=header["round"], model=arrays["model"], configs=configs, deadline=header["deadline"]
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BridgeError(f"the coordinator's answer is malformed ({type(error).__name__})") from error
 
+    def sent(self) -> None:
+        """See `Rounds`."""
+        self._send({"call": "sent"}, {})
+
     def receive(self, arrival: Arrival) -> None:
         """See `Rounds`."""
         header = {
             "call": "receive",
             "node": arrival.node_id,
-            "config": _write_config(arrival.config),
+            "config": write_config(arrival.config),
             "failure": arrival.failure,
         }
         arrays = {"update": arrival.update, "metrics": arrival.metrics}
@@ -105,7 +90,7 @@ class RemoteRounds:
         self._socket.close()
 
     def _send(self, header: Mapping[str, Any], arrays: Arrays) -> None:
-        _send(self._stream, header, arrays)
+        send(self._stream, header, arrays)
 
 
 class RoundsServer:
@@ -194,9 +179,9 @@ class RoundsServer:
                 self._open.discard(connection)
 
 
-def _answer(stream: _Stream, factory: RoundsFactory) -> None:
+def _answer(stream: Stream, factory: RoundsFactory) -> None:
     """Answer one ServerApp until it closes."""
-    header, _ = _receive(stream)
+    header, _ = receive(stream)
     if header.get("call") != "begin" or not isinstance(header.get("job"), str):
         raise BridgeError("the conversation does not begin with a job")
     rounds = factory(header["job"])
@@ -206,12 +191,14 @@ def _answer(stream: _Stream, factory: RoundsFactory) -> None:
         rounds.close()
 
 
-def _serve(stream: _Stream, rounds: Rounds) -> None:
+def _serve(stream: Stream, rounds: Rounds) -> None:
     while True:
-        header, arrays = _receive(stream)
+        header, arrays = receive(stream)
         match header.get("call"):
             case "next":
                 _send_exchange(stream, rounds.next_exchange())
+            case "sent":
+                rounds.sent()
             case "receive":
                 rounds.receive(_arrival(header, arrays))
             case "close":
@@ -220,81 +207,23 @@ def _serve(stream: _Stream, rounds: Rounds) -> None:
                 raise BridgeError("an unknown request")
 
 
-def _send_exchange(stream: _Stream, exchange: Exchange | None) -> None:
+def _send_exchange(stream: Stream, exchange: Exchange | None) -> None:
     if exchange is None:
-        _send(stream, {"over": True}, {})
+        send(stream, {"over": True}, {})
         return
-    configs = [[node, _write_config(config)] for node, config in exchange.configs.items()]
+    configs = [[node, write_config(config)] for node, config in exchange.configs.items()]
     header = {"round": exchange.round, "deadline": exchange.deadline, "configs": configs}
-    _send(stream, header, {"model": exchange.model})
+    send(stream, header, {"model": exchange.model})
 
 
 def _arrival(header: Mapping[str, Any], arrays: Arrays) -> Arrival:
     try:
         return Arrival(
             node_id=int(header["node"]),
-            config=_read_config(header["config"]),
+            config=read_config(header["config"]),
             update=arrays.get("update"),
             metrics=arrays.get("metrics"),
             failure=str(header["failure"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BridgeError(f"an arrival is malformed ({type(error).__name__})") from error
-
-
-def _write_config(config: Mapping[str, Value]) -> dict[str, Any]:
-    """Bytes become {"base64": ...}; texts and integers, 64 bits wide as node ids are, stay as they are."""
-    return {
-        name: {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-        for name, value in config.items()
-    }
-
-
-def _read_config(config: object) -> dict[str, Value]:
-    if not isinstance(config, dict):
-        raise TypeError("a config is an object")
-    return {
-        name: base64.b64decode(value["base64"], validate=True) if isinstance(value, dict) else value
-        for name, value in config.items()
-    }
-
-
-def _send(stream: _Stream, header: Mapping[str, Any], arrays: Arrays) -> None:
-    listed = [[name, array.dtype.name, list(array.shape)] for name, array in arrays.items()]
-    text = json.dumps({**header, "arrays": listed}).encode()
-    try:
-        stream.write(len(text).to_bytes(4, "big") + text)
-        for array in arrays.values():
-            stream.write(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-        stream.flush()
-    except (OSError, ValueError) as error:
-        raise BridgeError(f"the other side is gone ({type(error).__name__})") from error
-
-
-def _receive(stream: _Stream) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return one frame. Raises BridgeError for anything else, the end of the stream included."""
-    length = int.from_bytes(_exactly(stream, 4), "big")
-    if length > MAX_HEADER:
-        raise BridgeError(f"a header of {length} bytes")
-    try:
-        header = json.loads(_exactly(stream, length))
-        arrays = {}
-        for name, dtype, shape in header.pop("arrays"):
-            size = math.prod(int(n) for n in shape) * np.dtype(dtype).itemsize
-            if dtype not in _DTYPES or not 0 <= size <= MAX_ARRAY:
-                raise BridgeError("an array is neither float32 nor int64, or too large")
-            flat = np.frombuffer(_exactly(stream, size), dtype=np.dtype(dtype).newbyteorder("<"))
-            arrays[str(name)] = flat.reshape(shape)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BridgeError(f"a frame is malformed ({type(error).__name__})") from error
-    return header, arrays
-
-
-def _exactly(stream: _Stream, count: int) -> bytes:
-    try:
-        data = stream.read(count)
-    except (OSError, ValueError) as error:
-        raise BridgeError(f"the other side is gone ({type(error).__name__})") from error
-    if len(data) != count:
-        raise BridgeError("the other side ended the conversation")
-    return data

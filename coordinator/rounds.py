@@ -90,6 +90,10 @@ class JobRounds:
                 return self._dispatch(standing.state.jobs[self._job])
         return None
 
+    def sent(self) -> None:
+        """Let the hospitals' nodes look for their messages."""
+        self._desk.sendings.add()
+
     def receive(self, arrival: Arrival) -> None:
         """Take one node's reply; a second one, or a stranger's, is ignored: the first stands."""
         exchange = self._open

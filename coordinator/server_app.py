@@ -110,7 +110,11 @@ def load_factory(name: str) -> RoundsFactory:
 def _send(grid: HttpGrid, exchange: Exchange, rounds: Rounds, clock: Callable[[], float]) -> _Inbox:
     messages = to_messages(exchange, lifetime=max(1.0, exchange.deadline - clock()))
     inline = not any("arrays" in message.content for message in messages)
-    identifiers = _push_inline(grid, messages) if inline else grid.push_messages(messages)
+    if inline:
+        identifiers = _push_inline(grid, messages, rounds.sent)
+    else:
+        identifiers = list(grid.push_messages(messages))
+        rounds.sent()
     waiting: dict[str, int] = {}
     for identifier, node_id in zip(identifiers, exchange.configs, strict=True):
         if identifier:
@@ -120,7 +124,7 @@ def _send(grid: HttpGrid, exchange: Exchange, rounds: Rounds, clock: Callable[[]
     return _Inbox(grid, waiting, limit=WEIGHT_BYTES * exchange.model.size + SLACK_BYTES)
 
 
-def _push_inline(grid: HttpGrid, messages: list[Message]) -> list[str]:
+def _push_inline(grid: HttpGrid, messages: list[Message], sent: Callable[[], None]) -> list[str]:
     """Do what `Grid.push_messages` does, with the content left in the messages."""
     if not messages:
         return []
@@ -133,6 +137,7 @@ def _push_inline(grid: HttpGrid, messages: list[Message]) -> list[str]:
             messages_list=map(message_to_proto, messages), message_object_trees=map(get_object_tree, roots)
         )
     )
+    sent()  # whoever pulls a message needs nothing of what follows
     wanted = set(response.objects_to_push)
     for root in roots:
         if root.object_id in wanted:  # an upload left open could expire, and take the message along

@@ -41,6 +41,7 @@ from coordinator.figures import TOKEN, Figures, read_token
 from coordinator.gateway import FORWARDED, Gateway
 from coordinator.handouts import Handouts
 from coordinator.log_files import LogFiles
+from coordinator.looks import Looks
 from coordinator.members_desk import MembersDesk
 from coordinator.reception import Reception
 from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
@@ -204,7 +205,8 @@ class _Door:
         if settings is None:
             return PlainTextResponse("Flower's SuperLink is not ready; try again", status_code=503)
         if settings.address not in self._gateways:
-            self._gateways[settings.address] = Gateway(settings)
+            looks = Looks(self._office.sendings, self._office.sequencer)
+            self._gateways[settings.address] = Gateway(settings, looks=looks)
         gateway = self._gateways[settings.address]
         route = next(route for route in gateway.routes if route.path == call.request.url.path)
         answer: Response = await route.endpoint(call.request)

@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "notebooks"
+HEART_DISEASE = ROOT.parent / "shared" / "data" / "heart_disease"  # not ours to publish
 Notebook = Any  # a tree of dictionaries with attributes; nbformat's own annotations stop there
 _files: Any = nbformat
 SECONDS = 120  # for one cell; a limit against hanging, not a measurement
@@ -40,8 +41,10 @@ def execute(name: str, folder: Path) -> Notebook:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for `!wardround ...`
         "OMP_NUM_THREADS": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
+        "HEART_DISEASE": str(HEART_DISEASE),
     }
     client = NotebookClient(
         notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}

@@ -17,9 +17,10 @@ import pytest
 
 import wardround_crowd
 import wardround_crowd_ray
+import wardround_simulated
 from client import accounting, building, job_initial, job_record, job_templates, model_builder
 from client.data import take
-from client.errors import DataError, EngineError, JobFileError
+from client.errors import DataError, EngineError, JobFileError, JobStateError
 from client.histograms import BINS
 from client.notebook.figures import USED, Figures
 from client.notebook.in_memory import from_arrays
@@ -277,9 +278,15 @@ def test_a_job_with_a_problem_is_refused_before_any_row_is_read(tmp_path: Path) 
         crowd(folder, {"a": 5}, engine="inline")
 
 
-def test_a_crowd_says_why_it_has_no_evidence(tmp_path: Path) -> None:
-    assert simulated(tmp_path, 2).verification == wardround_crowd.NO_EVIDENCE
-    assert wardround_crowd.NO_EVIDENCE.count(".") == 1
+def test_a_crowds_run_has_figures_and_a_model_and_says_why_it_has_no_evidence(tmp_path: Path) -> None:
+    folder = crowds.job(tmp_path / "job", epsilon="3")
+    run = wardround_simulated.simulate(
+        folder, crowds.hospitals(folder.dictionary, 3), engine="inline", progress=False
+    )
+    assert (run.status, set(run.privacy["hospital"])) == ("finished", set(run.figures.hospitals))
+    assert sum(p.numel() for p in run.model().parameters()) > 0
+    with pytest.raises(JobStateError, match="A crowd has no evidence"):
+        run.verify(progress=False)
 
 
 def test_an_interrupt_ends_a_crowd_and_leaves_no_rows(

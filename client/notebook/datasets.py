@@ -11,13 +11,14 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from client import accounting
-from client.demo_data import write_breast_cancer
+from client.demo_data import HEART_DISEASE_ADDRESS, write_breast_cancer, write_heart_disease
 from client.dictionary import UNREVIEWED, Dictionary, Label, Variable
 from client.errors import DataError
 from ledger.errors import MalformedError
@@ -124,18 +125,31 @@ def partition(
     return {hospital: frame[place == i].reset_index(drop=True) for i, hospital in enumerate(names)}
 
 
-def example(name: str = "breast-cancer") -> dict[str, DataFrame]:
-    """Return the tables of the demonstration's four hospitals: real records that are public.
+def example(name: str = "breast-cancer", *, source: str | Path | None = None) -> dict[str, DataFrame]:
+    """Return the tables of four hospitals: real records that are public.
+
+    Args:
+        name: "breast-cancer", which comes with scikit-learn, or "heart-disease".
+        source: For heart-disease: the folder with UCI's four `processed.*.data` files, as they were published.
 
     Raises:
-        DataError: no such example, or scikit-learn, which the records come with, is not installed.
+        DataError: no such example, or its records are not there; says where they come from.
     """
     import pandas
 
-    if name != "breast-cancer":
-        raise DataError(f"no example {name!r} comes with Wardround: there is breast-cancer")
+    if name not in ("breast-cancer", "heart-disease"):
+        raise DataError(
+            f"no example {name!r} comes with Wardround: there are breast-cancer and heart-disease"
+        )
     with tempfile.TemporaryDirectory(prefix="wardround-example-") as folder:
-        files = write_breast_cancer(Path(folder))
+        if name == "breast-cancer":
+            files = write_breast_cancer(Path(folder))
+        elif source is None:
+            raise DataError(
+                f"heart-disease needs source, a folder with the four files of {HEART_DISEASE_ADDRESS}"
+            )
+        else:
+            files = write_heart_disease(Path(source), Path(folder))
         return {hospital: pandas.read_csv(file) for hospital, file in sorted(files.items())}
 
 
@@ -157,9 +171,10 @@ def require_columns(frame: DataFrame, wanted: Sequence[str]) -> None:
 def rounded_out(lower: float, upper: float) -> tuple[float, float]:
     """Return a range of round numbers that holds another: to a tenth of its width's power of ten."""
     width = upper - lower or abs(upper) or 1.0
-    step = 10.0 ** math.floor(math.log10(width))
+    step = 10.0 ** math.floor(math.log10(max(width, 1e-12)))
     step = step if width / step >= _FEW else step / 2
     low, high = math.floor(lower / step) * step, math.ceil(upper / step) * step
+    low, high = low - step * (low > lower), high + step * (high < upper)  # a product may be rounded inwards
     return (low, high) if low < high else (low, low + step)
 
 
@@ -213,7 +228,7 @@ def _text(value: object) -> str:
 
 
 def _decimal(value: float) -> str:
-    return ("-" if value < 0 else "") + accounting.spell(abs(accounting.Decimal(f"{value:.12g}")))
+    return ("-" if value < 0 else "") + accounting.spell(abs(Decimal(f"{value:.12g}")))
 
 
 def _by(frame: DataFrame, column: str) -> dict[str, DataFrame]:
@@ -276,7 +291,7 @@ def with_range(dictionary: Dictionary, name: str, lower: float, upper: float, *,
     if name not in {v.name for v in dictionary.variables if v.kind == "numeric"}:
         raise DataError(f"dictionary {dictionary.name} has no numeric variable {name!r}")
     try:
-        changed = {"lower": _decimal(lower), "upper": _decimal(upper), "source": source}
+        changed: dict[str, Any] = {"lower": _decimal(lower), "upper": _decimal(upper), "source": source}
         found = tuple(replace(v, **changed) if v.name == name else v for v in dictionary.variables)
         return replace(dictionary, variables=found)
     except MalformedError as error:

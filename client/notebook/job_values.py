@@ -74,6 +74,7 @@ def in_python(problem: str) -> str:
     """Return a sentence about a line of `job.toml` with the names that Python uses."""
     for field in _LONGEST_FIRST:
         problem = problem.replace(field.where, field.attribute)
+        problem = problem.replace(f"{field.attribute}: {field.attribute} ", f"{field.attribute} ")
     return problem
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from client.approval import REFUSALS
 from client.job_match import Price
-from client.job_story import Story
-from client.notebook.consortium_tables import table
+from client.job_story import ENDS, SHORT, Story
+from client.notebook.consortium_tables import table, when
 from client.researcher import OPEN
 from ledger.job_records import Job
-from ledger.state import State
+from ledger.state import JobState, State
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,18 @@ def prices(story: Story, state: State, estimated: Mapping[str, Price]) -> pd.Dat
     return table(
         COLUMNS, [_row(story, story.job, ref, state, estimated.get(ref)) for ref in story.job.datasets]
     )
+
+
+def heading(story: Story, found: JobState) -> str:
+    """Return where a job stands, in a sentence."""
+    job, status = found.record, found.status
+    name = f"job {job.name} ({story.digest[:SHORT]}) of {job.researcher} is {status}"
+    if status == "proposed":
+        end = f"{when(job.expires_at):%Y-%m-%d %H:%M} UTC"
+        return f"{name}: at least {job.min_participants} of those asked must approve, by {end}"
+    if status in OPEN:
+        return f"{name}: round {min(story.round, job.rounds)} of {job.rounds} has closed"
+    return f"{name}: {ENDS.get(status, status)}"
 
 
 def _row(story: Story, job: Job, ref: str, state: State, price: Price | None) -> tuple[object, ...]:

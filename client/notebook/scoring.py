@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client import building
+from client import job_initial
 from client.errors import ClientError, DataError, JobFileError, ModelFileError
 from client.features import row_encoder
 from client.job_folder import JobFolder
-from client.job_initial import LIMITS
 from client.notebook.extras import needed
 from client.notebook.in_memory import texts
 
@@ -58,6 +57,23 @@ def load(path: Path, job: JobFolder) -> nn.Module:
         models.unpack(packed, module)
     except ClientError as error:
         raise ModelFileError(f"{path}: {error}") from None
+    return module.eval()
+
+
+def of_parameters(parameters: bytes, job: JobFolder) -> nn.Module:
+    """Return the model of a crowd, ready to score.
+
+    Args:
+        parameters: Packed float32, little-endian.
+        job: The job that trained it.
+
+    Raises:
+        JobFileError: the job's own model.py cannot be built here.
+    """
+    from client import models
+
+    module = _module(job)
+    models.unpack(np.frombuffer(parameters, "<f4"), module)
     return module.eval()
 
 
@@ -116,7 +132,7 @@ def _module(job: JobFolder) -> nn.Module:
         )
         return models.build(settings)
     try:
-        graph = building.build(job.source, input_shape=shape, outputs=draft.outputs, limits=LIMITS)
+        graph = job_initial.built(job.source, shape, draft.outputs)
         return graph_model.from_bytes(graph, shape)
     except ClientError as error:
         raise JobFileError(f"model.py: {error}") from None

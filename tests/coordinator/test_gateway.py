@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.types import Message, Receive
 
 from coordinator.gateway import FORWARDED, SMALL_BODY, Gateway, GatewaySettings
+from coordinator.looks import Looks
+from coordinator.sendings import Sendings
 from coordinator.tls import ensure_tls
 
 Upstream = Callable[[httpx.Request], httpx.Response]
@@ -197,3 +201,107 @@ def test_a_superlink_that_is_away_is_told_once_however_many_ask(
 
     ask(authority, now_and_then, "/v1/fleet/pull-messages", content=b"x", times=5)
     assert caplog.text.count("the SuperLink does not answer (ConnectError)") == 2
+
+
+class Service:
+    """Never stops."""
+
+    stopped = False
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        return
+
+
+def test_an_empty_look_is_held_until_messages_are_left_and_other_requests_are_not(authority: Path) -> None:
+    seen: list[str] = []
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("flwr-public-key", ""))
+        found = request.content if len(seen) > 2 else b""
+        status = 401 if seen[-1] == "stranger" else 200
+        return httpx.Response(status, content=found, headers={"content-length": str(len(found))})
+
+    async def run() -> httpx.Response:
+        sendings = Sendings()
+        gateway = Gateway(
+            GatewaySettings(address="127.0.0.1:1", authority=authority),
+            httpx.MockTransport(upstream),
+            Looks(sendings, Service()),
+        )
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            look = partial(client.post, "/v1/fleet/pull-messages", content=b"x")
+            await look(headers={"flwr-public-key": "node"})
+            held = asyncio.create_task(look(headers={"flwr-public-key": "node"}))
+            await client.post(
+                "/v1/fleet/send-node-heartbeat", content=b"x", headers={"flwr-public-key": "node"}
+            )
+            for _ in range(2):
+                assert (await look(headers={"flwr-public-key": "stranger"})).status_code == 401
+            assert seen == ["node", "node", "stranger", "stranger"]
+            assert not held.done()
+            sendings.add()
+            answer = await held
+        await gateway.close()
+        return answer
+
+    answer = asyncio.run(run())
+    assert (answer.status_code, answer.content, len(seen)) == (200, b"x", 5)
+
+
+def test_a_look_whose_sender_is_gone_takes_no_message(authority: Path) -> None:
+    seen: list[str] = []
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(200, headers={"content-length": "0"})
+
+    async def run() -> None:
+        sendings = Sendings()
+        gateway = Gateway(
+            GatewaySettings(address="127.0.0.1:1", authority=authority),
+            httpx.MockTransport(upstream),
+            Looks(sendings, Service()),
+        )
+        app = Starlette(routes=list(gateway.routes))
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/fleet/pull-messages",
+            "query_string": b"",
+            "headers": [(b"content-length", b"1"), (b"flwr-public-key", b"node")],
+        }
+
+        async def send(message: Message) -> None:
+            return
+
+        def arriving() -> Receive:
+            events: Iterator[Message] = iter(
+                [{"type": "http.request", "body": b"x"}, {"type": "http.disconnect"}]
+            )
+
+            async def receive() -> Message:
+                return next(events)
+
+            return receive
+
+        def staying() -> Receive:
+            events: Iterator[Message] = iter([{"type": "http.request", "body": b"x"}])
+
+            async def receive() -> Message:
+                for event in events:
+                    return event
+                await asyncio.sleep(3600)
+                raise AssertionError("nobody waits so long")
+
+            return receive
+
+        await app(scope, staying(), send)
+        gone = asyncio.create_task(app(dict(scope), arriving(), send))
+        await asyncio.sleep(0.01)
+        sendings.add()
+        await gone
+        await gateway.close()
+
+    asyncio.run(run())
+    assert len(seen) == 1

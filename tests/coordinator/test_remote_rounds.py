@@ -16,7 +16,8 @@ import pytest
 from coordinator import remote_rounds
 from coordinator.errors import BridgeError, JobError
 from coordinator.exchange import Arrival, Exchange, Rounds
-from coordinator.remote_rounds import MAX_HEADER, RoundsServer, connect
+from coordinator.frames import MAX_HEADER
+from coordinator.remote_rounds import RoundsServer, connect
 
 JOB = "a" * 64
 EXCHANGE = Exchange(
@@ -37,9 +38,13 @@ class Recorder:
         self.exchanges: list[Exchange | None] = [EXCHANGE, EXCHANGE, None]
         self.arrivals: list[Arrival] = []
         self.closed = 0
+        self.sendings = 0
 
     def next_exchange(self) -> Exchange | None:
         return self.exchanges.pop(0)
+
+    def sent(self) -> None:
+        self.sendings += 1
 
     def receive(self, arrival: Arrival) -> None:
         self.arrivals.append(arrival)
@@ -86,11 +91,13 @@ def test_exchanges_and_arrivals_cross_unchanged(server: RoundsServer, recorder: 
         Arrival(node_id=7, failure="late"),
         Arrival(node_id=8, config={"x": ""}, update=np.zeros(0, dtype="<f4")),
     ]
+    rounds.sent()
     for arrival in sent:
         rounds.receive(arrival)
     assert rounds.next_exchange() is not None
     assert rounds.next_exchange() is None
     rounds.close()
+    assert recorder.sendings == 1
     for expected, got in zip(sent, recorder.arrivals, strict=True):
         assert (got.node_id, dict(got.config), got.failure) == (
             expected.node_id,

@@ -146,6 +146,7 @@ class RecordingRounds:
     rounds: int = 1
     arrivals: list[list[Arrival]] = field(default_factory=list)
     closed: list[float] = field(default_factory=list)
+    sendings: int = 0
 
     def next_exchange(self) -> Exchange | None:
         self.closed.append(self.superlink.time)
@@ -156,6 +157,9 @@ class RecordingRounds:
         return Exchange(
             round=len(self.arrivals), model=MODEL, configs=configs, deadline=self.superlink.time + 10.0
         )
+
+    def sent(self) -> None:
+        self.sendings += 1
 
     def receive(self, arrival: Arrival) -> None:
         self.arrivals[-1].append(arrival)

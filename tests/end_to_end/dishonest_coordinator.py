@@ -213,6 +213,9 @@ class Dictation:
     def next_exchange(self) -> Exchange | None:
         return self._exchanges.get()
 
+    def sent(self) -> None:
+        return
+
     def receive(self, arrival: Arrival) -> None:
         self._arrivals.put(arrival)
 

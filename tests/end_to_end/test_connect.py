@@ -17,7 +17,6 @@ from client.dictionary import Dictionary
 from client.errors import UnreachableError
 from client.job_toml import JobDraft
 from client.notebook.figures import Figures
-from coordinator import evidence_check
 from tests.end_to_end.consortium import SECONDS, Processes, processes
 from wardround_connect import Consortium, connect
 from wardround_submitted import ConsortiumRun
@@ -84,12 +83,15 @@ def test_the_same_cells_from_submission_to_a_verified_result_and_again(site: Pro
         assert set(run.participation["fate"]) == {"used"}
         assert run.privacy["epsilon"].max() <= 2
         assert run.metrics["auroc"].notna().any()
-        result = run.fetch()
-    evidence_check.verify(result.evidence, charter=site.setup.charter.digest())
+        result = run.result()
+    assert "computed again" in repr(result.verify(progress=False))
+    assert result.figures.status == "finished"
+    assert {p.round for p in result.figures.pulls} == {1, 2, 3, 4}  # from the evidence, and nowhere else
+    assert result.metrics["auroc"].notna().any()
     with connect(site.researcher) as consortium:  # the kernel was restarted
         again = consortium.submit(Job("first", rounds=4))
         assert (again.digest, again.status) == (run.digest, "finished")
-        assert again.fetch().folder == result.folder
+        assert again.result().evidence == result.evidence
         assert list(consortium.jobs()["name"]).count("first") == 1
 
 

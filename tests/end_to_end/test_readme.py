@@ -47,3 +47,12 @@ def test_the_commands_run_as_written(tmp_path: Path) -> None:
         out += run(command, ROOT if command.startswith("make") else tmp_path)
     assert "bit for bit" in out
     assert "Established:" in out
+
+
+def test_the_lines_that_the_table_counts_are_those_of_the_example() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lines = [line for line in example.splitlines() if line.strip()]
+    simulated = next(i for i, line in enumerate(lines, start=1) if "wr.simulate" in line)
+    submitting = sum("wr.connect" in line or ".submit(" in line for line in lines)
+    assert f"| Wardround, as above | {simulated} | {simulated + submitting} |" in README
+    compile(example, "README.md", "exec")

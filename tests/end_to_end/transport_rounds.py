@@ -45,6 +45,9 @@ class TransportRounds:
         deadline = time.time() + asked["seconds"]
         return Exchange(round=self._round, model=model_of(self._round), configs=configs, deadline=deadline)
 
+    def sent(self) -> None:
+        return
+
     def receive(self, arrival: Arrival) -> None:
         arrays = {"update": arrival.update, "metrics": arrival.metrics}
         digests = {

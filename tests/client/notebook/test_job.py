@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client import job_folder, job_templates
@@ -41,8 +41,13 @@ def test_little_must_be_said() -> None:
     assert made.problems() == []
 
 
+@settings(max_examples=25)
 @given(
-    rounds=st.integers(1, 60), epsilon=NUMBERS, rate=NUMBERS, days=st.integers(1, 100), live=st.integers(0, 1)
+    rounds=st.integers(1, 60),
+    epsilon=NUMBERS.filter(lambda x: x > 0.5),
+    rate=NUMBERS,
+    days=st.integers(1, 100),
+    live=st.integers(0, 1),
 )
 def test_code_and_its_saved_folder_are_one_job(
     rounds: int, epsilon: float, rate: float, days: int, live: int, tmp_path_factory: pytest.TempPathFactory

@@ -26,10 +26,14 @@ from tests.client.notebook.own_models import CHOSEN, MENDED, Last, Net
 TABLE = np.zeros(3)
 
 
-@pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builders by fork: the same confinement, without importing torch each time."""
+@pytest.fixture(scope="module")
+def warm() -> None:
     model_builder.warm_up()
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch, warm: None) -> None:
+    """Builders by fork: the same confinement, without importing torch each time."""
     real = building.build
 
     def build(source: bytes, **settings: Any) -> bytes:
@@ -219,14 +223,15 @@ def test_a_class_of_a_notebooks_cell_is_found(monkeypatch: pytest.MonkeyPatch) -
     from IPython.core.interactiveshell import InteractiveShell
 
     main = sys.modules["__main__"]
-    shell = InteractiveShell(user_ns={"__name__": "__main__"})
+    make: Any = InteractiveShell
+    shell = make(user_ns={"__name__": "__main__"})
     shell.run_cell(CELL, store_history=True).raise_error()
     monkeypatch.setitem(sys.modules, "__main__", main)
     model: Callable[..., Any] = shell.user_ns["Cell"]
     made = job(model)
     text = (made.source or b"").decode()
     assert "import torch.nn as tnn" in text
-    assert "from torch.nn import functional as F" in text
+    assert "import torch.nn.functional as F" in text
     assert "SIZE = 4" in text
     assert made.check(dry=False).ok
 
