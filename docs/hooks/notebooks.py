@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 INDEX = "tutorials/index.md"
 _FENCE = re.compile(r"`{3,}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_LINK = re.compile(r"\]\(([\w.-]+)\.ipynb(#[\w-]+)?\)")
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ def rendered(notebook: dict[str, Any]) -> str:
     for cell in notebook["cells"]:
         source = _text(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source)
+            parts.append(_LINK.sub(r"](\1.md\2)", source))
         elif cell["cell_type"] == "code" and source.strip():
             parts.append(_fenced(source, "python"))
             parts += filter(None, (_output(output) for output in cell["outputs"]))
