@@ -154,7 +154,10 @@ def test_a_notebook_keeps_its_words_its_code_and_its_outputs() -> None:
                 },
                 {
                     "output_type": "execute_result",
-                    "data": {"text/html": "<table>\n\n</table>", "text/plain": "t"},
+                    "data": {
+                        "text/html": '<table border="1" class="dataframe">\n\n</table>',
+                        "text/plain": "t",
+                    },
                 },
                 {"output_type": "display_data", "data": {"image/png": "aGk=\n", "text/plain": "<Axes>"}},
                 {"output_type": "error", "ename": "E", "evalue": "", "traceback": ["one line"]},

@@ -72,6 +72,9 @@ def _output(output: dict[str, Any]) -> str:
         return f'<img alt="what the cell draws" src="data:image/png;base64,{encoded}">'
     if "text/html" in data:  # an empty line would end the block of HTML
         html = "\n".join(line for line in _text(data["text/html"]).splitlines() if line.strip())
+        html = html.replace(
+            '<table border="1" class="dataframe">', "<table>"
+        )  # looks as the site's own tables
         return f'<div class="output">{html}</div>'
     return _fenced(_plain(_text(data["text/plain"])), "text") if "text/plain" in data else ""
 
