@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client import dictionary as dictionaries
-from client.data import check_file
+from client.data import Report, check_file
+from client.dictionary import Dictionary
 from client.errors import DataError
+from client.features import Fault
 from client.flower_connection import new_node_key
 from client.source import Place
 from coordinator.tls import ensure_tls
@@ -30,6 +32,7 @@ from ledger.values import Member, Terms
 
 RESEARCHER = "researcher"
 DAY = 86_400
+FEWEST = 10  # patients of a hospital that one person tries alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,8 +168,7 @@ def _settings(made: Consortium, name: str, offered: Offered, file: Path, secret:
     report = check_file(  # a person confirms it
         place, dictionary, secret=secret, one_row_per_patient=not dictionary.patient
     )
-    if report.refusals:
-        raise DataError(f"{name}: {'; '.join(report.refusals)}")
+    _require_usable(name, report, dictionary)
     shown = file.name if offered.moved else str(file)
     return f"""\
 name = "{name}"
@@ -190,3 +192,23 @@ approve = "built-in"
 purposes = ["{offered.purpose}"]
 max_epsilon_per_job = "{offered.epsilon_per_job}"
 """
+
+
+def _require_usable(name: str, report: Report, dictionary: Dictionary) -> None:
+    """Refuse rows that a hospital could not offer, or that would train nothing. Raises DataError."""
+    label = dictionary.label
+    dropped = {column: rows for column, reason, rows in report.dropped if reason == Fault.NOT_ALLOWED.value}
+    if label.name in dropped:
+        raise DataError(
+            f"{name}: {dropped[label.name]} of {report.rows} rows hold a value of the label {label.name!r} that "
+            f"the data dictionary lists neither as negative ({', '.join(label.negative)}) nor as positive "
+            f"({', '.join(label.positive)}): correct the rows, or the dictionary"
+        )
+    if report.patients < FEWEST:
+        most = next((f"; {n} rows dropped, {column}: {why}" for column, why, n in report.dropped), "")
+        raise DataError(
+            f"{name}: {report.patients} patients with a usable row are too few, the noise would hide them: give at "
+            f"least {FEWEST}{most}"
+        )
+    if report.refusals:
+        raise DataError(f"{name}: {'; '.join(report.refusals)}")

@@ -101,7 +101,7 @@ def relabelled(frame: Any) -> Any:
     ("spoil", "said"),
     [
         (renamed, "hillcrest: column 'mean radius' is missing"),
-        (relabelled, "hillcrest: .*label column 'diagnosis'"),
+        (relabelled, "hillcrest: .*the label 'diagnosis'"),
         (lambda frame: "absent.csv", "hillcrest: absent.csv is not there"),
         (lambda frame: [1, 2], "hillcrest: a list is no dataset"),
     ],
