@@ -47,7 +47,11 @@ def execute(name: str, folder: Path) -> Notebook:
         "HEART_DISEASE": str(HEART_DISEASE),
     }
     client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=SECONDS,
+        coalesce_streams=True,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
     )
     asyncio.run(client.async_execute(env=environment))
     return _plain(notebook)

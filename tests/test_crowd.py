@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -85,6 +86,10 @@ def test_a_seed_repeats_a_run_and_no_seed_never_does(tmp_path: Path) -> None:
     assert len({first.parameters, *(o.parameters for o in others)}) == 4
 
 
+@pytest.mark.skipif(
+    os.environ.get("WARDROUND_FULL_TESTS") != "1",
+    reason="Ray takes half a minute to start: WARDROUND_FULL_TESTS=1",
+)
 # Ray's own processes end a little after its shutdown, and their Popen objects say so when they are collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_gives_the_very_numbers_of_one_process(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from client import accounting
 from client.accounting import Event
 from client.budget import Account
 
-KILLS = int(os.environ.get("WARDROUND_KILLS", "50"))
+KILLS = int(os.environ.get("WARDROUND_KILLS", "25"))
 DATASET = "st-ives/heart"
 
 AGENT = """

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from coordinator import log_files, openapi, service
+from coordinator import api, log_files, openapi, service
 from coordinator.endpoints import ENDPOINTS
 from ledger import example
 from ledger.errors import MalformedError
@@ -50,6 +50,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     with pytest.MonkeyPatch.context() as patched, Client(app_of(ward, model_mib=1)) as made:
         patched.setattr(service, "HOLD_SECONDS", 0.0)
         patched.setattr(log_files, "LONGEST_WAIT", 0.01)
+        patched.setattr(api, "LONGEST_WAIT", 0.01)
         yield made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ def breast(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.fixture(scope="module")
 def heart(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    if (
+        os.environ.get("WARDROUND_FULL_TESTS") != "1"
+    ):  # the notebook runs the same four hospitals in one process
+        pytest.skip("takes half a minute: WARDROUND_FULL_TESTS=1 runs the real hospitals as processes")
     if not SHARED.is_dir():
         pytest.skip(f"the UCI heart disease files are not in {SHARED}")
     return finish(tmp_path_factory.mktemp("heart") / "run", HEART_DISEASE, "--source", SHARED)

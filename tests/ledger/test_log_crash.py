@@ -30,7 +30,7 @@ from ledger.view import NOTHING
 from tests.faults import FaultyDisk, Mode
 from tests.ledger.consortium import Consortium
 
-KILLS = int(os.environ.get("WARDROUND_KILLS", "40"))
+KILLS = int(os.environ.get("WARDROUND_KILLS", "20"))
 ENTRIES_PER_LOG = 400  # then the next kills meet a new log: the audit reads all of it every time
 WITNESSES = list(example.WITNESSES.values())[:4]
 
