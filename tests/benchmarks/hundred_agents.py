@@ -33,11 +33,12 @@ from client.errors import PostRefusedError, UnreachableError
 from client.flower_connection import new_node_key
 from coordinator.blobs import BlobStore
 from coordinator.tls import ensure_tls
-from ledger import envelope
+from ledger import audit, envelope, finality, report
 from ledger.log import Log
 from ledger.policy import quorum_size
 from ledger.records import Agreement, Amendment, Charter, Job
 from ledger.signature import KeyType, SigningKey
+from ledger.source import open_source
 from ledger.values import MAX_MEMBERS, Aggregation, Member, Terms, Training
 from tests.client import hospital_folder
 from tests.end_to_end.hosts import stop
@@ -403,7 +404,15 @@ def main() -> None:
         host(options.be_host)
         return
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(Path(folder), options.agents, options.rounds, options.hosts), indent=2))
+        figures = run(Path(folder), options.agents, options.rounds, options.hosts)
+        print(json.dumps({**figures, "verified": verified(Path(folder) / "coordinator" / "log")}, indent=2))
+
+
+def verified(log: Path) -> str:
+    """Audit the log that was left, as `wardround ledger verify` does; return what it established first."""
+    view = audit.audit(open_source(str(log)), policy=None).view
+    policy = finality.trust_policy(view.state.witness_sets[-1])
+    return next(report.established(audit.audit(open_source(str(log)), policy=policy)))
 
 
 if __name__ == "__main__":
