@@ -6,10 +6,14 @@ without it, the guide's lines are compared with those of the notebook that the s
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,10 +23,20 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import matplotlib
+import numpy as np
+import pandas as pd
 import pytest
 
+import wardround
+from client import accounting, job_problems
+from client.notebook import datasets
+from ledger import example
+from tests.coordinator.test_evidence import release_job
+from tests.coordinator.ward import Ward, carry
+from tests.test_help import COMMANDS, parse
+
 ROOT = Path(__file__).parents[1]
-SCIENTIST = (ROOT / "docs/how-to/data-scientist.md").read_text(encoding="utf-8")
 LOADS = {"audio", "embed", "iframe", "img", "script", "source", "track", "video"}  # by their `src`
 STYLES = {"stylesheet", "icon", "preload", "preconnect", "dns-prefetch", "modulepreload", "prefetch"}
 
@@ -108,6 +122,7 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
 
 def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
     assert [address for page in pages.values() for address in page.loaded if foreign(address)] == []
+    assert not [page for page in site.rglob("*.html") if 'class="mermaid' in page.read_text(encoding="utf-8")]
     for style in site.rglob("*.css"):
         text = style.read_text(encoding="utf-8")
         assert not re.search(r"(?:url\(|@import\s+)[\"']?(?:https?:)?//", text), style
@@ -117,7 +132,7 @@ def test_every_included_page_and_every_command_is_there(site: Path) -> None:
     for page in hook("included").PAGES.values():
         assert (site / page.removesuffix(".md") / "index.html").is_file()
     commands = (site / "reference/commands/index.html").read_text(encoding="utf-8")
-    for words in ("ledger verify", "hospital check", "job submit", "coordinator backup", "member rotate"):
+    for words in COMMANDS:
         assert f"wardround {words}<" in commands
 
 
@@ -168,60 +183,146 @@ def test_a_notebook_keeps_its_words_its_code_and_its_outputs() -> None:
     assert hook("notebooks").rendered({"cells": cells}).split("\n\n") == [
         "# First\nwords",
         "```python\nx = 1\n```",
-        "````text\n20%\nred ```\n````",
+        "````{ .text .output .no-copy }\n20%\nred ```\n````",
         '<div class="output"><table>\n</table></div>',
-        '<img alt="what the cell draws" src="data:image/png;base64,aGk=">',
-        "```text\none line\n```\n",
+        '<div class="output"><img alt="what the cell draws" src="data:image/png;base64,aGk="></div>',
+        "```{ .text .output .no-copy }\none line\n```\n",
     ]
-
-
-def code_lines() -> list[list[str]]:
-    """Return the lines of code of the page's Python cells: no blank lines, no comments."""
-    blocks = re.findall(r"```python\n(.*?)```", SCIENTIST, re.DOTALL)
-    return [[x for x in b.splitlines() if x.strip() and not x.lstrip().startswith("#")] for b in blocks]
-
-
-def test_the_numbers_of_lines_are_those_of_the_guide() -> None:
-    simulated, submitted = (len(lines) for lines in code_lines())
-    table = (ROOT / "docs/explanation/lines.md").read_text(encoding="utf-8")
-    numbers = re.findall(r"^\| Wardround, .*\| (\d+) \| \|$", table, re.MULTILINE)
-    assert [int(n) for n in numbers] == [simulated, simulated + submitted]
-
-
-def test_the_simulation_of_the_guide_is_that_of_the_first_notebook() -> None:
-    cells = json.loads((ROOT / "notebooks/01_first_federation.ipynb").read_text(encoding="utf-8"))["cells"]
-    executed = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
-    (simulated, _) = code_lines()
-    assert [line for line in simulated if line not in executed.splitlines()] == []
-
-
-@pytest.mark.skipif(os.environ.get("WARDROUND_DOCS") != "all", reason="WARDROUND_DOCS=all runs it")
-def test_the_guides_of_data_scientist_and_auditor_run_as_written(tmp_path: Path) -> None:
-    names: dict[str, Any] = {}
-    (simulated, _) = code_lines()
-    exec("\n".join(simulated), names)
-    run = names["run"]
-    assert run.status == "finished"
-    given = f"evidence verify {run.save(tmp_path / 'result') / 'evidence'} --charter {run.charter}"
-    assert "bit for bit" in wardround(given, tmp_path)
-
-
-def wardround(command: str, where: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "wardround", *command.split()]
-    done = subprocess.run(words, cwd=where, capture_output=True, text=True, timeout=100, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_auditors_commands_run_as_written(tmp_path: Path) -> None:
-    guide = (ROOT / "docs/how-to/auditor.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^\$ wardround (.+)$", guide, re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        wardround(command, tmp_path)
 
 
 def test_links_between_notebooks_lead_to_their_pages() -> None:
     cell = {"cell_type": "markdown", "source": "[next](02_choose.ipynb#a), [file](x/y.ipynb)"}
     assert hook("notebooks").rendered({"cells": [cell]}) == "[next](02_choose.md#a), [file](x/y.ipynb)\n"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return a page's code of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+SIMULATED, LOOKED, SKETCHED, *_ = blocks("docs/how-to/data-scientist.md", "python")
+
+
+def test_the_simulation_of_the_guide_is_that_of_the_first_notebook() -> None:
+    cells = json.loads((ROOT / "notebooks/01_first_federation.ipynb").read_text(encoding="utf-8"))["cells"]
+    executed = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+    assert [line for line in SIMULATED.splitlines() if line not in executed.splitlines()] == []
+
+
+@pytest.mark.skipif(os.environ.get("WARDROUND_DOCS") != "all", reason="WARDROUND_DOCS=all runs it")
+def test_the_simulation_of_the_guide_runs_as_written(tmp_path: Path) -> None:
+    matplotlib.use("Agg")
+    names: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(SIMULATED + LOOKED, names)
+    assert names["run"].status == "finished"
+    assert "Verified." in repr(names["run"])
+    assert (tmp_path / "result" / "evidence").is_dir()
+
+
+def test_the_sketch_of_the_guide_runs_as_written_and_is_not_to_be_submitted(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    columns = {"id": range(80), "age": random.integers(40, 90, 80), "died": random.integers(0, 2, 80)}
+    pd.DataFrame(columns).to_csv(tmp_path / "patients.csv", index=False)
+    names: dict[str, Any] = {"wr": wardround}
+    with contextlib.chdir(tmp_path), pytest.warns(datasets.SketchWarning):
+        exec(SKETCHED, names)
+    assert len(names["hospitals"]) == 4
+    assert job_problems.before_submitting(names["job"].dictionary) != []
+    reviewed = names["dictionary"].reviewed(source="a register's report")
+    assert job_problems.before_submitting(reviewed) == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `result`, as a finished job leaves it."""
+    ward = Ward(tmp_path_factory.mktemp("ward"))
+    ward.start()
+    carry(ward.rounds(), ward)
+    shutil.copytree(release_job(ward), ward.folder / "reader" / "result")
+    return ward.folder / "reader"
+
+
+def test_the_auditors_commands_run_as_written(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    charter, receipt = example.charter().digest(), ""
+    done: set[str] = set()
+    for line in "".join(blocks("docs/how-to/auditor.md", "console")).splitlines():
+        typed = line.removeprefix("$ wardround ").replace("DIGEST", charter).replace("INDEX", receipt).split()
+        with pytest.raises(SystemExit) as ended:
+            wardround.main(typed)
+        out, wrong = capsys.readouterr()
+        assert ended.value.code == 0, (line, wrong)
+        done.add(" ".join(typed[:2]))
+        if typed[1] == "show" and "--json" not in typed:
+            receipt = next(line.split()[0] for line in out.splitlines() if line.split()[0].isdigit())
+        if typed[1] == "verify":
+            assert "Established:" in out
+            assert "Not established:" in out
+    assert done == {
+        "evidence verify",
+        *(f"ledger {x}" for x in ("verify", "show", "policy", "prove", "check-proof")),
+    }
+
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_one_that_would_be_taken(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for line in re.findall(r"^(?:\$ )?(wardround .+)$", text, re.MULTILINE):
+        parse(line.replace("INDEX", "7"))
+    for words in re.findall(r"`wardround ([a-z -]+)`", text):
+        assert {words, words.rpartition(" ")[0]} & set(COMMANDS), words  # the last one may be a name
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    text = (ROOT / "docs/explanation/threats.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)`", text)
+    assert len(named) > 10
+    assert [name for name in named if len(list((ROOT / "tests").rglob(name))) != 1] == []
+
+
+def test_every_name_of_the_api_is_in_the_reference(pages: dict[Path, Page]) -> None:
+    anchors = set().union(*(page.anchors for page in pages.values()))
+    for name in wardround.__all__:
+        found = getattr(wardround, name)
+        assert f"{found.__module__}.{found.__qualname__}" in anchors, name
+
+
+def test_every_list_of_codes_is_in_the_reference_in_full(site: Path) -> None:
+    text = (site / "reference/codes/index.html").read_text(encoding="utf-8")
+    generated = hook("generated")
+    for _, _, module, name in (*generated.CODES, generated.CHECK):
+        for code in getattr(importlib.import_module(module), name):
+            assert f"<code>{code}</code>" in text
+
+
+def test_the_figures_of_privacy_in_plain_words_are_those_of_the_accounting() -> None:
+    text = (ROOT / "docs/explanation/privacy.md").read_text(encoding="utf-8")
+    odds = re.findall(r"^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(odds) == 4
+    for epsilon, factor, guess in (map(float, row) for row in odds):
+        assert math.isclose(math.exp(epsilon), factor, rel_tol=0.05)
+        assert abs(100 / (1 + math.exp(-epsilon)) - guess) < 0.5
+    releases = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert [int(count) for count, _, _ in releases] == [1, 10, 30, 100]
+    one = releases[0][1]
+    for count, together, added in releases:
+        event = accounting.Event(noise_multiplier=10, sample_rate=1, count=int(count))
+        assert accounting.round_up(accounting.job_epsilon([event], 0.0001)) == together
+        assert f"{int(count) * float(one):.2g}" == added
+
+
+def test_the_readmes_numbers_of_lines_are_those_of_its_code() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    lines = [line for line in code.splitlines() if line.strip()]
+    simulated = next(i for i, line in enumerate(lines, 1) if "simulate(" in line)
+    submitted = [i for i, line in enumerate(lines, 1) if "connect(" in line or "submit(" in line]
+    counted = re.search(r"^\| Wardround, as above \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
+    assert counted is not None
+    assert (int(counted[1]), int(counted[2])) == (simulated, simulated + len(submitted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
@@ -20,6 +20,12 @@ CODES = (  # heading, what it is about, module, name of the dictionary
     ("A job ends", "As the record of its end says it.", "client.job_story", "ENDS"),
     ("The coordinator broke its word", "What a hospital keeps evidence of.", "client.owed", "FINDINGS"),
     ("Incidents", "What the digest on the log is of.", "client.receipts", "INCIDENTS"),
+    (
+        "A hospital waits for a person",
+        "Nothing is trained until one looked.",
+        "client.standing_cli",
+        "REASONS",
+    ),
     ("The worker", "What it tells the hospital's own agent.", "client.worker_questions", "CODES"),
     ("Rules", "Why a record may not follow those before it.", "ledger.rule_names", "RULES"),
 )
@@ -45,7 +51,8 @@ def commands() -> str:
 
     parts = [
         "# Commands",
-        "Each `--help` says the same; `wardround NOUN VERB --help` is quicker on a terminal.",
+        "What `--help` says of each, in one page. An error is one line on standard error and exit status 1; wrong "
+        "usage is exit status 2. Words in capitals are yours to fill in.",
     ]
     for noun, (module, attribute, _) in sorted(NOUNS.items()):
         parts += _command(noun, get_command(getattr(importlib.import_module(module), attribute)))
@@ -53,38 +60,49 @@ def commands() -> str:
 
 
 def _command(words: str, command: click.Command) -> Iterator[str]:
-    yield f"{'#' * (2 + words.count(' '))} wardround {words}"
-    yield from _help(command.help or "")
-    if not isinstance(command, click.Group) or command.invoke_without_command:
+    yield f'{"#" * (2 + words.count(" "))} wardround {words} {{ data-toc-label="{words}" }}'
+    said, example = _help(command.help or "")
+    yield from said
+    if isinstance(command, click.Group) and not command.invoke_without_command:
+        for line in example:
+            yield f"For example: `{line}`"
+    else:
+        usage = " ".join((f"wardround {words}", *command.collect_usage_pieces(click.Context(command))))
+        yield "\n".join(("```text", usage, *(f"# for example\n{line}" for line in example), "```"))
         shown = [p for p in command.params if not getattr(p, "hidden", False)]
-        if rows := [_parameter(parameter) for parameter in shown]:
+        if rows := [row for row in map(_parameter, shown) if any(row[1:])]:
             yield _table(("argument or option", "what it is"), rows)
     if isinstance(command, click.Group):
         for name, sub in command.commands.items():
             yield from _command(f"{words} {name}", sub)
 
 
-def _help(text: str) -> Iterator[str]:
-    """Yield the paragraphs, and the example as it is typed."""
+def _help(text: str) -> tuple[list[str], list[str]]:
+    """Return the paragraphs of a help, and its examples as they are typed."""
+    said, examples = [], []
     for paragraph in re.split(r"\n\s*\n", text.replace("\b", "")):
-        said, example, typed = " ".join(paragraph.split()).partition("Example: ")
-        if said.strip():
-            yield _escaped(said.strip())
+        words, example, typed = " ".join(paragraph.split()).partition("Example: ")
+        if words.strip():
+            said.append(_escaped(words.strip()))
         if example:
-            yield f"```text\n{typed}\n```"
+            examples.append(typed)
+    return said, examples
 
 
 def _parameter(parameter: click.Parameter) -> tuple[str, str]:
-    if isinstance(parameter, click.Option):
-        spelt = ", ".join((*parameter.opts, *parameter.secondary_opts))
-        about = parameter.help or ""
-        given = parameter.default
-        if isinstance(given, str | int | float) and not isinstance(given, bool) and given != "":
-            about += f" [default: {given}]"
-    else:
-        spelt = parameter.metavar or str(parameter.name).upper()
-        about = getattr(parameter, "help", None) or ""
-    return f"`{spelt}`", _escaped(about)
+    if not isinstance(parameter, click.Option):
+        name = parameter.metavar or str(parameter.name).upper()
+        return f"`{name}`", _escaped(getattr(parameter, "help", None) or "")
+    spelt = ", ".join((*parameter.opts, *parameter.secondary_opts))
+    if not parameter.is_flag:
+        spelt += f" {parameter.metavar or parameter.type.name.upper()}"
+    about = [parameter.help or ""]
+    given = parameter.default
+    if parameter.required:
+        about.append("Must be given.")
+    elif isinstance(given, str | int | float) and not isinstance(given, bool) and given != "":
+        about.append(f"`{given}` where it is not.")
+    return f"`{spelt}`", _escaped(" ".join(filter(None, about)))
 
 
 def codes() -> str:
@@ -92,7 +110,7 @@ def codes() -> str:
     parts = [
         "# Codes",
         "Every code is from a fixed list and may be relied on by programs. None that leaves a hospital depends on a "
-        "patient's row.",
+        "patient's row. Which of them a record may hold is in [the written format](format.md#code-lists).",
     ]
     for heading, about, module, name in CODES:
         found: Mapping[str, str] = getattr(importlib.import_module(module), name)
@@ -119,7 +137,7 @@ def endpoints() -> str:
     return "\n\n".join(("# Endpoints", intro, _table(("method and path", "who may", "what"), rows))) + "\n"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [heads, tuple("---" for _ in heads), *(tuple(c.replace("|", "\\|") for c in row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -14,6 +14,8 @@ INDEX = "tutorials/index.md"
 _FENCE = re.compile(r"`{3,}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LINK = re.compile(r"\]\(([\w.-]+)\.ipynb(#[\w-]+)?\)")
+_TABLE = re.compile(r'<table [^>]*class="dataframe"[^>]*>')
+_STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 
 
@@ -63,20 +65,26 @@ def rendered(notebook: dict[str, Any]) -> str:
 def _output(output: dict[str, Any]) -> str:
     """Return one output: a picture, else HTML, else text."""
     if output["output_type"] == "stream":
-        return _fenced(_plain(_text(output["text"])), "text")
+        return _shown(_text(output["text"]))
     if output["output_type"] == "error":
-        return _fenced(_plain("\n".join(output["traceback"])), "text")
+        return _shown("\n".join(output["traceback"]))
     data = output["data"]
     if "image/png" in data:
         encoded = "".join(_text(data["image/png"]).split())
-        return f'<img alt="what the cell draws" src="data:image/png;base64,{encoded}">'
+        return (
+            f'<div class="output"><img alt="what the cell draws" src="data:image/png;base64,{encoded}"></div>'
+        )
     if "text/html" in data:  # an empty line would end the block of HTML
-        html = "\n".join(line for line in _text(data["text/html"]).splitlines() if line.strip())
-        html = html.replace(
-            '<table border="1" class="dataframe">', "<table>"
-        )  # looks as the site's own tables
-        return f'<div class="output">{html}</div>'
-    return _fenced(_plain(_text(data["text/plain"])), "text") if "text/plain" in data else ""
+        html = _TABLE.sub(
+            "<table>", _STYLE.sub("", _text(data["text/html"]))
+        )  # as the site's own tables look
+        kept = "\n".join(line for line in html.splitlines() if line.strip())
+        return f'<div class="output">{kept}</div>'
+    return _shown(_text(data["text/plain"])) if "text/plain" in data else ""
+
+
+def _shown(text: str) -> str:
+    return _fenced(_plain(text), "{ .text .output .no-copy }")
 
 
 def _text(value: str | list[str]) -> str:
