@@ -175,6 +175,7 @@ def test_a_notebook_keeps_its_words_its_code_and_its_outputs() -> None:
                     },
                 },
                 {"output_type": "display_data", "data": {"image/png": "aGk=\n", "text/plain": "<Axes>"}},
+                {"output_type": "display_data", "data": {"text/plain": "job:   0%|     | 0/21 [00:00<?]"}},
                 {"output_type": "error", "ename": "E", "evalue": "", "traceback": ["one line"]},
             ],
         },

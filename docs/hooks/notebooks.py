@@ -15,6 +15,7 @@ _FENCE = re.compile(r"`{3,}")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LINK = re.compile(r"\]\(([\w.-]+)\.ipynb(#[\w-]+)?\)")
 _TABLE = re.compile(r'<table [^>]*class="dataframe"[^>]*>')
+_BAR = re.compile(r"^.*: +\d+%\|")  # a progress bar's first look, which a notebook's widget stands for
 _STYLE = re.compile(r"<style.*?</style>", re.DOTALL)
 _HEADING = re.compile(r"^# (.+)$", re.MULTILINE)
 
@@ -80,7 +81,8 @@ def _output(output: dict[str, Any]) -> str:
         )  # as the site's own tables look
         kept = "\n".join(line for line in html.splitlines() if line.strip())
         return f'<div class="output">{kept}</div>'
-    return _shown(_text(data["text/plain"])) if "text/plain" in data else ""
+    said = _text(data.get("text/plain", ""))
+    return _shown(said) if said and not _BAR.search(said) else ""
 
 
 def _shown(text: str) -> str:
