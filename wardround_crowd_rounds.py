@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from client import accounting
 from client.approval import Terms
-from client.notebook import calibration
-from client.notebook.figures import USED, Budget, Estimate, Figures, Measured, Part, Pull, Spent
+from client.notebook import calibration, geometry
+from client.notebook.figures import USED, Budget, Figures, Measured, Part, Pull, Spent
 from coordinator import admission, metrics
 from coordinator.admission import METRICS_NAME, UPDATE_NAME, Expected, Reply
 from coordinator.aggregation import RoundInputs, aggregate
@@ -27,6 +27,7 @@ from coordinator.updates import Update, plan_of
 from ledger.consortium_records import Dataset
 from ledger.job_records import Job
 from wardround_crowd_players import Answers, Call
+from wardround_figures import estimate
 
 Play = Callable[[Call], Answers]
 RUNNING, FINISHED = "running", "finished"
@@ -196,7 +197,12 @@ class CrowdRounds:
         except AggregationError:
             return False
         self.model, self._state = result.model.tobytes(), result.server_state
-        self._pulls += _pulls(call.round, chosen, [updates[place] for place in used])
+        self._pulls += geometry.pulls(
+            call.round,
+            [u.hospital for u in chosen],
+            [u.weight for u in chosen],
+            [u.plan.decode(updates[place]) for u, place in zip(chosen, used, strict=True)],
+        )
         return True
 
     def _measure(self, call: Call, used: Sequence[int], counts: NDArray[np.int64]) -> None:
@@ -209,9 +215,9 @@ class CrowdRounds:
         self._measured.append(
             Measured(
                 round=call.round,
-                auroc=_estimate(found.auroc),
-                log_loss=_estimate(found.log_loss),
-                brier=_estimate(found.brier),
+                auroc=estimate(found.auroc),
+                log_loss=estimate(found.log_loss),
+                brier=estimate(found.brier),
                 calibration=calibration.bars(total.tolist(), call.edges, variance),
             )
         )
@@ -240,23 +246,6 @@ class CrowdRounds:
                     self._spent.append(
                         Spent(round=call.round, hospital=hospital.hospital, side=side, epsilon=known[merged])
                     )
-
-
-def _pulls(number: int, chosen: Sequence[Update], packed: Sequence[NDArray[np.generic]]) -> list[Pull]:
-    """Return how each update pulled: its length, and its direction against the weighted mean."""
-    changes = np.stack([u.plan.decode(p) for u, p in zip(chosen, packed, strict=True)])
-    weights = np.array([u.weight for u in chosen], dtype=np.float64)
-    mean = weights @ changes / weights.sum()
-    lengths, length = np.linalg.norm(changes, axis=1), np.linalg.norm(mean)
-    cosines = np.clip(changes @ mean / np.maximum(lengths * length, 1e-300), -1, 1)
-    return [
-        Pull(round=number, hospital=u.hospital, norm=float(n), cosine=float(c))
-        for u, n, c in zip(chosen, lengths, cosines, strict=True)
-    ]
-
-
-def _estimate(found: metrics.Estimate | None) -> Estimate | None:
-    return None if found is None else Estimate(value=found.value, low=found.low, high=found.high)
 
 
 def _budget(hospital: Enlisted) -> Budget:

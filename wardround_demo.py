@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +62,7 @@ def demo(
     if data not in DEMOS:
         raise typer.BadParameter(f"choose {' or '.join(DEMOS)}", param_hint="--data")
     began = time.monotonic()
-    setup = prepare(directory, DEMOS[data], source, port or _free_port())
+    setup = prepare(directory, DEMOS[data], source, port or wardround_processes.free_port())
     with _processes(setup) as check:
         found = _run(setup, check, wardround_display.Display(quiet=as_json), began)
     run, before_audit = setup.coordinator / "runs" / found["job"]["digest"], time.monotonic()
@@ -218,9 +217,3 @@ def _status(http: httpx.Client) -> dict[str, Any] | None:
     except httpx.TransportError:
         return None
     return answer.json() if answer.is_success else None
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 import wardround_live
-from client.notebook import calibration, figures
+from client.notebook import calibration, figures, geometry
 from client.notebook.figures import Figures, Measured, Pull
 from coordinator import evaluations, metrics, terms
 from coordinator.evaluations import Evaluations
@@ -62,36 +62,26 @@ class Figuring:
             self._measured.append(
                 Measured(
                     round=last.round,
-                    auroc=_estimate(last.evaluation.auroc),
-                    log_loss=_estimate(last.evaluation.log_loss),
-                    brier=_estimate(last.evaluation.brier),
+                    auroc=estimate(last.evaluation.auroc),
+                    log_loss=estimate(last.evaluation.log_loss),
+                    brier=estimate(last.evaluation.brier),
                     calibration=calibration.bars(counts.tolist(), edges, metrics.noise_variance(noise)),
                 )
             )
         self._evaluations = found
 
 
-def _pulls(history: History, closed: Closed, read: ReadBlob) -> Iterator[Pull]:
-    """Yield how each update that was used pulled: its length, and its direction against the weighted mean."""
+def _pulls(history: History, closed: Closed, read: ReadBlob) -> list[Pull]:
     used = [r for r in closed.used if r.update]
     if not isinstance(closed.record, Round) or not used:
-        return
+        return []
     parties = [history.parties[r.hospital] for r in used]
-    changes = np.stack(
-        [
-            plan.decode(np.frombuffer(read(r.update), plan.dtype))
-            for r, plan in ((r, terms.plan(history.job, p)) for r, p in zip(used, parties, strict=True))
-        ]
-    )
-    weights = np.array([p.weight for p in parties], dtype=np.float64)
-    mean = weights @ changes / weights.sum()
-    norms, length = np.linalg.norm(changes, axis=1), np.linalg.norm(mean)
-    cosines = np.clip(changes @ mean / np.maximum(norms * length, 1e-300), -1, 1)
-    for receipt, norm, cosine in zip(used, norms, cosines, strict=True):
-        yield Pull(
-            round=closed.record.round, hospital=receipt.hospital, norm=float(norm), cosine=float(cosine)
-        )
+    plans = [terms.plan(history.job, party) for party in parties]
+    changes = [p.decode(np.frombuffer(read(r.update), p.dtype)) for r, p in zip(used, plans, strict=True)]
+    weights = [party.weight for party in parties]
+    return geometry.pulls(closed.record.round, [r.hospital for r in used], weights, changes)
 
 
-def _estimate(found: metrics.Estimate | None) -> figures.Estimate | None:
+def estimate(found: metrics.Estimate | None) -> figures.Estimate | None:
+    """Return a metric's estimate as figures have it."""
     return None if found is None else figures.Estimate(value=found.value, low=found.low, high=found.high)

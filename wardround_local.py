@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +64,12 @@ def local(
     folder.require_sound()
     with _directory(directory) as place:
         made = wardround_founding.found(
-            place, sorted(datasets), origin=ORIGIN, name="rehearsal", dishonest=0, port=_free_port()
+            place,
+            sorted(datasets),
+            origin=ORIGIN,
+            name="rehearsal",
+            dishonest=0,
+            port=wardround_processes.free_port(),
         )
         wardround_founding.begin_log(made).close()
         wardround_settling.settle(made, folder, datasets, lifetime_epsilon)
@@ -126,9 +130,3 @@ def _agree(
             if time.monotonic() > until:
                 raise ServiceError(f"the hospitals' offers did not come within {READY_SECONDS} s")
             time.sleep(_LOOK_SECONDS)
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

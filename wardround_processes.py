@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from coordinator.errors import ServiceError
@@ -52,6 +53,13 @@ def running(coordinator: Path, hospitals: Mapping[str, Path]) -> Iterator[Callab
         yield check
     finally:
         _stop(list(children.values()))
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _stop(children: Sequence[subprocess.Popen[bytes]]) -> None:

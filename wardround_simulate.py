@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from client.notebook.figures import Figures
 from client.notebook.job_files import Drafted
 from client.worker_here import WorkerHere
 from coordinator import evidence
-from coordinator.back_office import BackOffice
+from coordinator.acknowledgements import Acknowledgements
 from coordinator.blobs import BlobStore
 from coordinator.config import CoordinatorConfig
 from coordinator.desk import Desk
@@ -39,7 +38,7 @@ from coordinator.errors import CoordinatorError
 from coordinator.phases import Phases
 from coordinator.runner import Runner
 from coordinator.sequencer import Sequencer
-from coordinator.tls import ensure_tls
+from coordinator.voice import Voice
 from ledger import audit, envelope
 from ledger.errors import LedgerError
 from ledger.job_records import Job
@@ -175,18 +174,13 @@ class _Simulation:
                 thread.join()
 
     def _open_agents(self, stack: ExitStack) -> dict[str, Agent]:
-        """Open the coordinator's port and everybody's agent."""
-        made = self._made
-        directory = made.coordinator
-        tls = ensure_tls(directory / "tls", ["localhost", "127.0.0.1"], datetime.now(UTC))
-        office = BackOffice(
-            self.config, self._sequencer, self._blobs, made.keys["coordinator"], tls, lambda event: None
-        )
-        self._acknowledgements = office.acknowledgements
+        """Open everybody's agent, each with its door to the coordinator."""
+        made, voice = self._made, Voice(self._made.keys["coordinator"], time.time)
+        self._acknowledgements = Acknowledgements(made.coordinator / "acknowledged", self._blobs, voice)
         agents = {}
         for name in made.witnesses:
             hospital = config.load(made.hospital(name))
-            door = Door(self._sequencer, office.voice, hospital.read_authority())
+            door = Door(self._sequencer, voice, hospital.read_authority())
             agents[name] = stack.enter_context(Agent(hospital, consortium=door, worker=WorkerHere))
         return agents
 

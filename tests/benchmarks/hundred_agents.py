@@ -42,7 +42,7 @@ from ledger.source import open_source
 from ledger.values import MAX_MEMBERS, Aggregation, Member, Terms, Training
 from tests.client import hospital_folder
 from tests.end_to_end.hosts import stop
-from wardround_demo import _free_port
+from wardround_processes import free_port
 
 ORIGIN = "benchmark.wardround.example/hundred"
 PURPOSE = hospital_folder.PURPOSE
@@ -58,7 +58,7 @@ class Consortium100:
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.hospitals = [f"hospital-{i:03}" for i in range(count)]
         self.keys = {n: _key(n) for n in (*self.hospitals, "coordinator", "researcher")}
         self.log_key = _key(ORIGIN)
