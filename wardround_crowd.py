@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client import job_initial, job_match, job_record
+from client import job_initial, job_match, job_record, made_up_dataset
 from client.accounting import round_up
 from client.choosing import SECRET_SIZE
 from client.data import Snapshot, size_class, take
@@ -218,17 +218,13 @@ def _offer(name: str, patients: int, folder: JobFolder, lifetime: str | None) ->
     draft = folder.draft
     usual = round_up(2 * max(float(draft.epsilon), float(draft.heldout_epsilon)))
     try:
-        return Dataset(
+        return made_up_dataset.record(
+            draft,
+            folder.dictionary,
             origin=_ORIGIN,
             hospital=name,
-            name=folder.dictionary.name,
-            version=1,
-            schema=folder.dictionary.digest,
-            cohort="0" * 64,
             size_class=size_class(patients),
-            purposes=(draft.purpose,),
             epsilon=lifetime or usual,
-            delta=draft.delta,
         )
     except MalformedError as error:
         raise DataError(f"hospital {name[:80]!r}: {error}") from None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client import job_dry_run, job_initial, job_match, job_record
+from client import job_dry_run, job_initial, job_match, job_record, made_up_dataset
 from client.accounting import round_up
 from client.errors import JobFileError, TrainingRefusedError
 from client.follower import Sight
@@ -143,17 +143,13 @@ def _made_up(folder: JobContent) -> tuple[Dataset, ...]:
     draft = folder.draft
     epsilon = round_up(2 * max(float(draft.epsilon), float(draft.heldout_epsilon), 1.0))
     return tuple(
-        Dataset(
+        made_up_dataset.record(
+            draft,
+            folder.dictionary,
             origin=NOWHERE,
             hospital=f"about-{size}-patients",
-            name=folder.dictionary.name,
-            version=1,
-            schema=folder.dictionary.digest,
-            cohort="0" * 64,
             size_class=size,
-            purposes=(draft.purpose,),
             epsilon=epsilon,
-            delta=draft.delta,
         )
         for size in SIZES
         if float(draft.delta) * 10 * size <= 1 or size == SIZES[0]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from client import accounting, job_dry_run, job_match
+from client import accounting, job_dry_run, job_match, made_up_dataset
 from client.accounting import Event
 from client.approval import Terms
 from client.data import size_class
@@ -202,17 +202,13 @@ def _dataset(folder: JobFolder, name: str, patients: int, epsilon: float) -> Dat
         raise PlanError(f"{name} has {patients!r} patients: give a whole number of at least 1")
     draft = folder.draft
     try:
-        return Dataset(
+        return made_up_dataset.record(
+            draft,
+            folder.dictionary,
             origin=NOWHERE,
             hospital=name,
-            name=folder.dictionary.name,
-            version=1,
-            schema=folder.dictionary.digest,
-            cohort="0" * 64,
             size_class=size_class(patients),
-            purposes=(draft.purpose,),
             epsilon=accounting.round_up(epsilon),
-            delta=draft.delta,
         )
     except MalformedError as error:
         raise PlanError(f"hospital {name!r}: {error}") from None
