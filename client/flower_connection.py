@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import logging
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -36,14 +35,12 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.errors import NodeKeyError
+from client.fleet_client import FleetClient
 
 HEARTBEAT_SECONDS = 10.0  # Flower's minimum; a node silent for twice as long counts as away
 HEARTBEAT_TICK = 0.5  # seconds between looks at the clock
-TIMEOUT = 30.0  # seconds of one request: flwr's own
-KEPT_SECONDS = 50.0  # an idle connection, beyond a heartbeat; the coordinator hangs up after 60 s
 RETRY_WAIT = (0.2, 10.0)  # seconds, first and longest, after a failed request
 
 _Question = TypeVar("_Question")
@@ -106,7 +103,9 @@ class Connection:
         self._settings = settings
         self._wake = threading.Event()
         self._key = _load_key(settings.private_key)
-        self.client: FleetHttpClient = _FleetClient(settings, self._key)
+        self.client: FleetHttpClient = FleetClient(
+            settings.address, settings.authority, self._key, proxy=settings.proxy
+        )
 
     @property
     def node(self) -> Node:
@@ -229,27 +228,6 @@ class Connection:
             _log.info("connected to %s", self._settings.address)
         self.trouble = trouble
         self._settings.report(trouble)
-
-
-class _FleetClient(FleetHttpClient):
-    """flwr's own client with our way to the network: the proxy that a person named and none that it finds."""
-
-    def __init__(self, settings: NodeSettings, key: ec.EllipticCurvePrivateKey) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=settings.authority.decode("ascii"))
-        super().__init__(
-            f"https://{settings.address}",
-            interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
-            verify=context,
-        )
-        self._client.close()
-        self._client = httpx.Client(  # flwr offers neither setting
-            verify=context,
-            timeout=TIMEOUT,
-            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
-            proxy=settings.proxy or None,
-            trust_env=False,
-        )
 
 
 def _load_key(private_key: bytes) -> ec.EllipticCurvePrivateKey:

@@ -6,7 +6,8 @@ Outbound connections only. `client.flower_connection` keeps the connection, `cli
 format, `coordinator.server_app` is the other end.
 
 What has to be known about Flower 1.41 here:
-- A pulled message is never delivered again, and its objects may not have arrived yet when it is seen.
+- The SuperLink hands a message out once; what was lost on the way the coordinator's gateway gives again (`LOOK` in
+  `client.fleet_client`). Its objects may not have arrived yet when it is seen.
 - A reply that comes too late, or twice, is refused without an error: no object is asked for.
 - The objects of a reply belong to the session that its message opened. A push repeated after a lost answer says
   "not stored" although it is.
@@ -115,11 +116,13 @@ class FlowerNode:
             started = time.monotonic()
             reply = self._handle(to_request(message))
             self._push(to_message(reply, message), time.monotonic() - started)
-            # Only after the reply: this makes the SuperLink forget the objects, and nobody waits for that.
-            request = ConfirmMessageReceivedRequest(
-                node=connection.node, run_id=run_id, message_object_id=tree.object_id
-            )
-            connection.ask(connection.client.ConfirmMessageReceived, request)
+            # Only after the reply: this makes the SuperLink forget the objects, and nobody waits for that. What an
+            # inline message leaves there, some hundred bytes, goes with the run and is not worth a request.
+            if tree.children:
+                request = ConfirmMessageReceivedRequest(
+                    node=connection.node, run_id=run_id, message_object_id=tree.object_id
+                )
+                connection.ask(connection.client.ConfirmMessageReceived, request)
         except MessageError as error:
             _log.warning("a message of run %d was dropped: %s", run_id, error)
         except RunOverError:

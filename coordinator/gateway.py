@@ -25,6 +25,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from coordinator.looks import Looks
+from coordinator.repeated_looks import NAME, RepeatedLooks
 
 PREFIX = "/v1/fleet/"
 # All that a node needs. Not `register-node` and `unregister-node`: only the coordinator decides who takes part.
@@ -43,6 +44,10 @@ FORWARDED = (
 KEEPALIVE_SECONDS = (
     4.0  # less than the 5 s after which the SuperLink's uvicorn hangs up: who reuses last loses
 )
+# So many small requests are with the SuperLink at once: more take it no further, they only wait for each other in its
+# threads, and a heartbeat among them for too long.
+AT_ONCE = 4
+_UNQUEUED = (PREFIX + "activate-node", PREFIX + "deactivate-node", PREFIX + "send-node-heartbeat")
 SMALL_BODY = 64 << 10  # bytes; what is no longer is passed on in one piece, which is quicker than a stream
 _REQUEST_HEADERS = ("accept", "content-type")
 _RESPONSE_HEADERS = ("content-length", "content-type")
@@ -60,6 +65,7 @@ class GatewaySettings:
     authority: Path  # certificate that its TLS is checked against
     max_body: int = 16 << 20  # bytes; Flower cuts arrays into objects of 5 MiB
     max_connections: int = 64
+    max_idle: int = 8  # connections: httpx looks at each of them for each request
     timeout_seconds: float = 30.0
     transfer_seconds: float = 300.0  # for a request's body to arrive and be answered
 
@@ -81,11 +87,13 @@ class Gateway:
             looks: Holds looks for messages back; None: each is forwarded as it comes.
         """
         self._looks = looks
+        self._repeated = RepeatedLooks()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._settings = settings
         self._answers = True  # whether the SuperLink answered last time
         limits = httpx.Limits(
             max_connections=settings.max_connections,
-            max_keepalive_connections=settings.max_connections,
+            max_keepalive_connections=settings.max_idle,
             keepalive_expiry=KEEPALIVE_SECONDS,
         )
         self._client = httpx.AsyncClient(
@@ -110,28 +118,39 @@ class Gateway:
             return PlainTextResponse("state the content length", status_code=411)
         if int(length) > self._settings.max_body:
             return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
-        small = int(length) <= SMALL_BODY
-        if path == _LOOK and small and self._looks is not None:
-            return await self._look(self._looks, request, length)
-        return await self._forward(path, request, length, small=small)
-
-    async def _look(self, looks: Looks, request: Request, length: str) -> Response:
-        """Forward a look for messages once there may be one, if whoever asked is still there."""
-        key = request.headers.get(_KEY, "")
+        if int(length) > SMALL_BODY:
+            return await self._forward(path, request, length, small=False)
         try:
             async with asyncio.timeout(self._settings.transfer_seconds):
-                await request.body()  # kept by the request
+                await (
+                    request.body()
+                )  # kept by the request; before its turn, so that a slow sender holds up nobody
         except TimeoutError:
             return PlainTextResponse("the body did not arrive in time", status_code=408)
         except ClientDisconnect:
             return Response(status_code=400)
-        sendings = await looks.hold(key)
-        if await request.is_disconnected():  # a message is given out once: not to nobody
-            return Response(status_code=400)
-        answer = await self._forward(_LOOK, request, length, small=True)
-        if answer.status_code == httpx.codes.OK:
-            looks.looked(key, sendings, found=isinstance(answer, StreamingResponse) or bool(answer.body))
-        return answer
+        if path == _LOOK and self._looks is not None:
+            return await self._look(self._looks, request, length)
+        if path in _UNQUEUED:
+            return await self._forward(path, request, length, small=True)
+        async with self._turns:
+            return await self._forward(path, request, length, small=True)
+
+    async def _look(self, looks: Looks, request: Request, length: str) -> Response:
+        """Forward a look for messages once there may be one, if whoever asked is still there."""
+        key, name = request.headers.get(_KEY, ""), request.headers.get(NAME, "")
+        sendings = await looks.hold(key, at_once=self._repeated.lost(key, name))
+        async with self._turns:
+            if await request.is_disconnected():  # a message is given out once: not to nobody
+                return Response(status_code=400)
+            answer = await self._forward(_LOOK, request, length, small=True)
+        if answer.status_code != httpx.codes.OK:
+            return answer
+        found = isinstance(answer, StreamingResponse) or bool(answer.body)
+        looks.looked(key, sendings, found=found)
+        if isinstance(answer, StreamingResponse):  # too long to keep
+            return answer
+        return self._repeated.settle(key, name, answer, gone=await request.is_disconnected())
 
     async def _forward(self, path: str, request: Request, length: str, *, small: bool) -> Response:
         try:

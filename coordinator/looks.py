@@ -43,14 +43,15 @@ class Looks:
         self._changes = Changes(sendings, service)
         self._seen: dict[str, int] = {}  # by node key: the sendings whose messages it has pulled
 
-    async def hold(self, key: str) -> int:
+    async def hold(self, key: str, *, at_once: bool = False) -> int:
         """Return when a node may look, and how many sendings there were by then.
 
         Args:
             key: The node's public key as its request states it, believed by nobody yet.
+            at_once: Whether there is something for it in any case.
         """
         seen = self._seen.get(key)
-        if seen is not None:
+        if seen is not None and not at_once:
             await self._changes.wait_for(
                 lambda: self._sendings.count > seen or self._service.stopped, self._seconds
             )

@@ -305,3 +305,32 @@ def test_a_look_whose_sender_is_gone_takes_no_message(authority: Path) -> None:
 
     asyncio.run(run())
     assert len(seen) == 1
+
+
+def test_a_message_whose_answer_was_lost_is_given_to_the_look_that_asks_again(authority: Path) -> None:
+    once = [b"message"]
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        if request.headers["flwr-public-key"] != "node":
+            return httpx.Response(401, headers={"content-length": "0"})
+        found = once.pop() if once else b""
+        return httpx.Response(200, content=found, headers={"content-length": str(len(found))})
+
+    async def run() -> list[tuple[int, bytes]]:
+        gateway = Gateway(
+            GatewaySettings(address="127.0.0.1:1", authority=authority),
+            httpx.MockTransport(upstream),
+            Looks(Sendings(), Service()),
+        )
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            answers = []
+            for key, name in (("node", "1"), ("stranger", "1"), ("node", "1"), ("node", "2")):
+                headers = {"flwr-public-key": key, "wardround-look": name}
+                answers.append(await client.post("/v1/fleet/pull-messages", content=b"x", headers=headers))
+                if name == "1" and key == "node" and len(answers) == 3:
+                    gateway._looks = None  # the next one would be held
+        await gateway.close()
+        return [(answer.status_code, answer.content) for answer in answers]
+
+    assert asyncio.run(run()) == [(200, b"message"), (401, b""), (200, b"message"), (200, b"")]

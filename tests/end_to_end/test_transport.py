@@ -34,6 +34,8 @@ from client.flower_node import FlowerNode
 from coordinator.bundle import bundle
 from coordinator.errors import TransportError
 from coordinator.gateway import Gateway, GatewaySettings
+from coordinator.looks import Looks
+from coordinator.sendings import Sendings
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles, ensure_tls
 from tests.end_to_end.transport_rounds import model_of
@@ -46,7 +48,10 @@ class PublicPort:
     """The gateway behind uvicorn on a port of its own, in a thread: what the coordinator's service will be."""
 
     def __init__(self, superlink: SuperLink, tls: TlsFiles) -> None:
-        self._gateway = Gateway(GatewaySettings(address=superlink.address, authority=tls.authority))
+        looks = asyncio.run(_looks_that_hold_nobody())
+        self._gateway = Gateway(
+            GatewaySettings(address=superlink.address, authority=tls.authority), looks=looks
+        )
         config = uvicorn.Config(
             Starlette(routes=list(self._gateway.routes)),
             host="127.0.0.1",
@@ -69,6 +74,20 @@ class PublicPort:
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join()
+
+
+class Running:
+    """Never stops."""
+
+    stopped = False
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        return
+
+
+async def _looks_that_hold_nobody() -> Looks:
+    """Return them from within an event loop; nothing is counted here, so there is nothing to wait for."""
+    return Looks(Sendings(), Running(), seconds=0.0)
 
 
 @dataclass
@@ -260,6 +279,33 @@ def test_forged_instructions_reach_the_gate_alone_and_a_second_job_survives(fede
     assert seen.count(b"\0\xffnote") == 2
     assert seen.count(b"forged") >= 1
     assert journal[0]["pid"] != os.getpid()
+
+
+class ForgetfulNode(FlowerNode):
+    """Its network loses the first answer with a message, as one does that takes longer than the node waits."""
+
+    def __init__(self, settings: NodeSettings, handle: Handle) -> None:
+        super().__init__(settings, handle)
+        self.lost = 0
+        client = self._connection.client
+        client._client.event_hooks = {"request": [], "response": [self._lose]}
+
+    def _lose(self, response: httpx.Response) -> None:
+        found = int(response.headers.get("content-length", "0"))
+        if "pull-messages" in str(response.request.url) and found and not self.lost:
+            self.lost += 1
+            response.close()
+            raise httpx.ReadTimeout("the read operation timed out")
+
+
+def test_a_message_whose_answer_was_lost_arrives_all_the_same(federation: Federation) -> None:
+    forgetful = federation.add("forgetful", ForgetfulNode, answer)
+    node = federation.nodes[forgetful]
+    assert isinstance(node, ForgetfulNode)
+    wait_until(lambda: node.node_id == forgetful)
+    journal = play(federation, [{"nodes": [forgetful], "seconds": PATIENCE}] * 2)
+    assert [(line["round"], line["failure"]) for line in journal if "node" in line] == [(1, ""), (2, "")]
+    assert node.lost == 1
 
 
 def test_unregistered_key_is_refused(federation: Federation) -> None:
