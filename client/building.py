@@ -112,7 +112,7 @@ def build(
         except (EOFError, OSError):
             raise _declined(_fate(builder.pid, until)) from None
     finally:
-        _end(builder)
+        end(builder)
     if answer.get("code") != "ok":
         raise _declined(_of_a_model(answer.get("code")), answer.get("line"))
     return graph
@@ -156,7 +156,7 @@ def _fate(pid: int, until: float) -> str:
     return _SIGNALS.get(ended.si_status, "model-crash")  # a number: not every signal has a name
 
 
-def _end(builder: Builder) -> None:
+def end(builder: Builder) -> None:
     """Kill the whole group, take the exit status, and close the pipes."""
     os.killpg(builder.pid, signal.SIGKILL)  # not yet waited for: the number is still its own
     os.waitpid(builder.pid, 0)

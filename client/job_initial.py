@@ -17,6 +17,7 @@ from client.errors import DeclinedError, JobFileError, TrainingRefusedError, Wor
 from client.job_toml import JobDraft
 from client.reviewed import CUSTOM
 from client.settings import Limits
+from client.spare_builder import SpareBuilder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 LIMITS = Limits(
     threads=1, memory_mib=8192, model_seconds=60, gpu=False
 )  # as a hospital's, where it says nothing
+BUILDERS = SpareBuilder(LIMITS)  # `prepare` it where several models will be tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,9 @@ def built(source: bytes, input_shape: tuple[int, ...], outputs: int) -> bytes:
     Raises:
         DeclinedError, WorkerError: see `building.build`.
     """
-    return building.build(source, input_shape=input_shape, outputs=outputs, limits=LIMITS)
+    return building.build(
+        source, input_shape=input_shape, outputs=outputs, limits=LIMITS, start=BUILDERS.take
+    )
 
 
 def _own(graph: bytes, settings: ModelSettings) -> nn.Module:

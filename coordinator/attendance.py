@@ -58,6 +58,43 @@ class Attendance:
         finally:
             self._desk.waits.put(self._job, None)
 
+    def await_back(self, away: Collection[str], needed: int, deadline: float) -> list[str]:
+        """Wait for hospitals that went away during an exchange; return those that can be asked again.
+
+        All are waited for a moment, as before an exchange, and until the deadline where the exchange would come to
+        nothing without them. Those who were away at its beginning, and given up, are not waited for.
+
+        Args:
+            away: The hospitals.
+            needed: How many of them the exchange needs.
+            deadline: Of the exchange, Unix seconds.
+
+        Raises:
+            StoppedError: the coordinator is being stopped.
+            LedgerError, CoordinatorError: nobody can be waited for; ask again after a restart.
+        """
+        missed, began, (shortest, longest) = set(away) - self._given_up, self._desk.clock(), NODE_POLL_SECONDS
+        try:
+            with self._desk.phases.during("absence"):
+                while True:
+                    now, back = self._desk.clock(), sorted(missed & self._desk.nodes.online())
+                    others = len(back) < len(missed)
+                    patience = self._desk.patience_seconds
+                    if now >= deadline or waiting.is_enough(
+                        len(back), needed, others_away=others, waited=now - began, patience=patience
+                    ):
+                        break
+                    reasons = {
+                        n: Reason(code=AWAY, since=int(began)) for n in sorted(missed.difference(back))
+                    }
+                    self._say(Wait(needed=max(needed, 1), reasons=reasons))
+                    if self._ends_within(min(max(shortest, (now - began) / _CALM), longest)):
+                        return []
+        finally:
+            self._desk.waits.put(self._job, None)
+        self._given_up |= missed.difference(back)
+        return back if now < deadline else []
+
     def closed(self, record: Round | Abort, answers: Mapping[str, Answer]) -> None:
         """Remember who should be willing when, after an exchange that was aborted below its minimum."""
         self._willing = {}

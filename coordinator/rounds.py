@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,7 @@ from ledger.records import Abort, Receipt, Round, inputs_digest
 from ledger.state import JobState
 
 TURN_SECONDS = 1.0  # between looks at the clock while the log is not final
+ASKED_AGAIN = 3  # times in one exchange that a hospital which went away is asked again
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,9 @@ class _Open:
     round: int
     hospitals: dict[int, str]  # by node id
     began: float
+    deadline: float  # Unix seconds
     answers: dict[str, Answer] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)  # hospital -> how often it was asked again
 
 
 class JobRounds:
@@ -79,6 +83,8 @@ class JobRounds:
         """
         if self._open is not None:
             self._desk.phases.add("replies", self._desk.clock() - self._open.began)
+            if (again := self._ask_again(self._open)) is not None:
+                return again
             with self._desk.phases.during("closing"):
                 self._close_exchange(self._open)
             self._open = None
@@ -136,17 +142,47 @@ class JobRounds:
         deadline = now + self._desk.round_seconds
         config = self._config(found, int(deadline))
         hospitals = {ids[name]: name for name in asked if name in ids and name not in held}
-        self._open = _Open(round=found.next_round, hospitals=hospitals, began=now, answers=held)
+        self._open = _Open(
+            round=found.next_round, hospitals=hospitals, began=now, deadline=deadline, answers=held
+        )
         for name in asked:
             if name not in ids and name not in held:
                 self._open.answers[name] = Answer(hospital=name, absent="unreachable")
+        return self._exchange(found, dict.fromkeys(hospitals, config), deadline)
+
+    def _exchange(
+        self, found: JobState, configs: Mapping[int, Mapping[str, Value]], deadline: float
+    ) -> Exchange:
         model = np.frombuffer(self._desk.blobs.read(found.model), dtype="<f4")
-        return Exchange(
-            round=found.next_round,
-            model=model,
-            configs=dict.fromkeys(hospitals, config),
-            deadline=deadline,
-        )
+        return Exchange(round=found.next_round, model=model, configs=configs, deadline=deadline)
+
+    def _ask_again(self, exchange: _Open) -> Exchange | None:
+        """Return the same question for those who went away meanwhile and are back; None: nobody is asked again.
+
+        Whoever had computed its reply sends that one; whoever had only been charged skips.
+        """
+        standing = self._desk.sequencer.standing
+        found, ids = standing.state.jobs[self._job], self._desk.nodes.ids()
+        if not self._goes_on(standing) or found.next_round != exchange.round:
+            return None
+        away = [
+            name
+            for name, answer in exchange.answers.items()
+            if answer.absent == "unreachable" and name in ids and exchange.again.get(name, 0) < ASKED_AGAIN
+        ]
+        replied = sum(answer.receipt is not None for answer in exchange.answers.values())
+        needed = closing.minimum(standing.jobs[self._job], exchange.round) - replied
+        back = self._attendance.await_back(away, needed, exchange.deadline) if away else []
+        if not back:
+            return None
+        for name in back:
+            del exchange.answers[name]
+            exchange.again[name] = exchange.again.get(name, 0) + 1
+        asked = {ids[name]: name for name in back}
+        exchange.hospitals |= asked
+        exchange.began = self._desk.clock()
+        config = self._config(found, int(exchange.deadline))
+        return self._exchange(found, dict.fromkeys(asked, config), exchange.deadline)
 
     def _acknowledge(self, answer: Answer) -> None:
         """Sign that a reply is here, once it would survive a crash: from then on it cannot be called late."""

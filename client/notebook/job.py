@@ -19,6 +19,7 @@ from client import job_folder, job_templates
 from client.dictionary import SHIPPED, Dictionary
 from client.errors import DictionaryError, JobFileError
 from client.job_folder import DICTIONARY, JobContent
+from client.job_initial import BUILDERS
 from client.job_toml import JobDraft
 from client.notebook import job_values, layout, model_text
 from client.reviewed import CUSTOM
@@ -95,6 +96,8 @@ class Job(JobContent):
             for field, value in (("draft", draft), ("dictionary", dictionary), ("source", source)):
                 object.__setattr__(self, field, value)
             problems += self.problems()
+            if source is not None and not problems:
+                BUILDERS.prepare()  # it will be tried, and so will the next one
         if problems:
             raise JobFileError(*map(job_values.in_python, problems), where=f"job {str(called)[:60]}")
 

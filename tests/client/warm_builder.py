@@ -28,6 +28,7 @@ def fork(limits: Limits) -> Builder:
             _become(its_reading, its_writing, limits)
         finally:
             os._exit(1)
+    os.setpgid(pid, pid)  # the child does it too: whichever comes first
     os.close(its_reading)
     os.close(its_writing)
     os.set_blocking(writing, False)

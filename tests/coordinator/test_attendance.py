@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from coordinator import status, status_page, waiting
 from coordinator.exchange import Arrival, Value
 from coordinator.lifecycle import tick_is_due
-from coordinator.rounds import JobRounds
+from coordinator.rounds import ASKED_AGAIN, JobRounds
 from ledger import envelope, example, records
 from ledger.records import Abort, Round
 from tests.coordinator.ward import HOSPITALS, Answerer, Ward, carry, passing
@@ -119,6 +119,89 @@ def test_hospitals_that_go_away_between_rounds_hold_the_next_one_back(
     assert carry(rounds, ward) == 3
     assert ward.clock.now >= BEGAN + HOUR
     assert not aborted(ward)
+
+
+# --- away in the middle of an exchange ---
+
+
+class Cut:
+    """Charlie's connection breaks when it is asked in round 2, and comes back after some seconds."""
+
+    def __init__(self, ward: Ward, seconds: float, victims: tuple[str, ...] = ("charlie",)) -> None:
+        self.ward = ward
+        self.seconds = seconds
+        self.victims = victims
+        self.began = 0.0
+        self.asked: list[tuple[int, str]] = []
+
+    def answer(self, name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
+        number = config["round"]
+        assert isinstance(number, int)
+        self.asked.append((number, name))
+        if number == 2 and name in self.victims and not self.began:
+            self.began = self.ward.clock.now
+        if self.began and self.ward.clock.now < self.began + self.seconds and name in self.victims:
+            self.ward.nodes.there = set(HOSPITALS) - set(self.victims)
+            return Arrival(node_id=node, failure="unreachable")
+        return self.ward.hospitals[name].answer(node, config, model)
+
+    def look(self) -> None:
+        if self.began and self.ward.clock.now >= self.began + self.seconds:
+            self.ward.nodes.there = set(HOSPITALS)
+
+
+def test_a_cut_during_a_round_is_waited_for_and_the_hospital_asked_again(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = Cut(ward, seconds=20)
+    rounds = JobRounds(replace(ward.desk(), patience_seconds=60), ward.job.digest())
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward, cut.look))
+    assert carry(rounds, ward, cut.answer) == 5
+    assert [len(record.left_out) for record in ward.closed if isinstance(record, Round)] == [0] * 4
+    assert cut.asked.count((2, "charlie")) == 2
+    assert cut.asked.count((2, "alpha")) == 1  # whoever had replied is not asked again
+    assert ward.clock.now < BEGAN + 25
+
+
+def test_a_hospital_that_stays_away_is_waited_for_once(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = Cut(ward, seconds=HOUR)
+    rounds = JobRounds(replace(ward.desk(), patience_seconds=60), ward.job.digest())
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward, cut.look))
+    assert carry(rounds, ward, cut.answer) == 4
+    codes = [[item.code for item in record.left_out] for record in ward.closed]
+    assert codes == [[], ["unreachable"], ["unreachable"], ["unreachable"]]
+    assert BEGAN + 60 <= ward.clock.now < BEGAN + 65
+
+
+@pytest.mark.parametrize(("seconds", "lost"), [(90.0, 0), (HOUR, 1)], ids=["back", "past the deadline"])
+def test_a_cut_that_would_cost_the_round_is_waited_for_until_the_deadline(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch, seconds: float, lost: int
+) -> None:
+    cut = Cut(ward, seconds, victims=("bravo", "charlie"))
+    desk = replace(ward.desk(), patience_seconds=5, round_seconds=600)
+    rounds = JobRounds(desk, ward.job.digest())
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward, cut.look))
+    carry(rounds, ward, cut.answer)
+    assert aborted(ward) == lost
+    assert cut.asked.count((2, "alpha")) == 1
+    if lost:
+        assert ward.clock.now >= BEGAN + HOUR  # the next round is not asked for without them
+
+
+def test_a_connection_that_breaks_every_time_is_given_up(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward))
+    asked = list[int]()
+
+    def answer(name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
+        if name == "charlie" and config["round"] == 1:
+            asked.append(node)
+            return Arrival(node_id=node, failure="unreachable")
+        return ward.hospitals[name].answer(node, config, model)
+
+    carry(ward.rounds(), ward, answer)
+    assert len(asked) == 1 + ASKED_AGAIN
+    assert [item.hospital for item in ward.closed[0].left_out] == ["charlie"]
+    assert not ward.closed[1].left_out
 
 
 def test_status_says_who_is_away_since_when_and_for_how_many_it_waits(

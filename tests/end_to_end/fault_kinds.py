@@ -22,7 +22,7 @@ VICTIM = BREAST_CANCER.hospitals[1]
 AT = 3  # the round after which a fault comes
 CUT_SECONDS = 20.0
 REBOOT_SECONDS = 5.0
-FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 Dice = random.Random
 
 
