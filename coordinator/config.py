@@ -52,7 +52,7 @@ class CoordinatorConfig:
     public_name: str = "localhost"  # how hospitals call it: stands in the certificate
     round_seconds: int = 60  # how long a round waits for replies
     approval_seconds: int = 86_400  # how long a job waits for hospitals that have not answered
-    patience_seconds: int = 10  # how long a round waits for participants whose node is away
+    patience_seconds: int = 10  # how long participants whose node is away are waited for
     tick_seconds: int = 3_600  # how old the log's time may become before a tick states it
     model_mib: int = 256  # the largest first model that a researcher may deposit
     log_file: str = ""  # the service's journal, relative to its folder; empty: standard error

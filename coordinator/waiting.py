@@ -2,8 +2,8 @@
 
 - Nobody is asked while fewer hospitals are connected than the exchange needs, however long that takes. Where enough
   are, those who are away are waited for a moment only (`patience_seconds`), and once they were given up not again.
-- Whoever goes away during an exchange is waited for by the same rule, but no longer than the exchange's deadline, and is
-  asked again: it sends what it has computed.
+- Whoever goes away during an exchange is waited for by the same rule, but no longer than the exchange's deadline, and
+  is asked again: it sends what it has computed.
 - After an exchange that was aborted below its minimum, the next one waits until enough hospitals should be willing:
   until the k-th smallest of their times, where the exchange needs k. Whoever took part is willing at once. A skip may
   carry a hint, in whole seconds, of when its hospital would take part (its next open hour, the end of its pause). For
