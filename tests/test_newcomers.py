@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 
 import wardround as wr
+import wardround_connect
 from client.errors import ClientError
 
+GUIDE = Path(__file__).parent.parent / "docs" / "how-to" / "data-scientist.md"
 HOSPITALS = wr.example("breast-cancer")
 LAKESIDE = HOSPITALS["lakeside"]
 
@@ -67,6 +69,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         "nowhere is no member's folder, it has no member.toml: name the one that `wardround member join` made",
     ),
 }
+
+
+ELSEWHERE = (  # in the tests that the first lines name
+    "body.1 is BatchNorm1d, which mixes patients",
+    "use GroupNorm(2, 8), or job.fixed() does it",
+    "gpu=True, and torch finds no graphics processor here: leave gpu out; ",
+    "jobs/study holds another job named study (rounds is 3 there and 5 here): give this one a name of its own, ",
+    wardround_connect.AWAY,
+)
+
+
+def test_the_guide_shows_what_the_notebook_says() -> None:
+    guide = GUIDE.read_text()
+    ten = ("a wrong column name", "labels in other words", "epsilon 0", "a missing file", "five rows")
+    for sentence in (*(MISTAKES[name][1] for name in ten), *ELSEWHERE):
+        assert sentence in guide
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
