@@ -39,6 +39,11 @@ class Attendance:
         self._since: dict[str, float] = {}  # when each who is away was missed first
         self._willing: dict[str, tuple[float, str]] = {}  # when to ask again, and why not now; after an abort
 
+    @property
+    def away(self) -> frozenset[str]:
+        """Who was waited for in vain, and is not asked: it would be charged for a message that it finds too late."""
+        return self._given_up
+
     def await_enough(self, held: Collection[str]) -> bool:
         """Wait until the next exchange may be asked for.
 

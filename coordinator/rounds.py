@@ -134,10 +134,11 @@ class JobRounds:
         return next_step(standing.state, standing.jobs[self._job], now, asked_until=now) is Step.RUN
 
     def _dispatch(self, found: JobState) -> Exchange:
-        """Return one message for every participant whose node is known and that may still take part."""
+        """Return one message for every participant that is connected and may still take part."""
         asked = closing.asked(found)
         held = self._held(found)
-        ids = self._desk.nodes.ids()
+        away = self._attendance.away
+        ids = {name: node for name, node in self._desk.nodes.ids().items() if name not in away}
         now = self._desk.clock()
         deadline = now + self._desk.round_seconds
         config = self._config(found, int(deadline))

@@ -170,6 +170,7 @@ def test_a_hospital_that_stays_away_is_waited_for_once(ward: Ward, monkeypatch: 
     assert carry(rounds, ward, cut.answer) == 4
     codes = [[item.code for item in record.left_out] for record in ward.closed]
     assert codes == [[], ["unreachable"], ["unreachable"], ["unreachable"]]
+    assert [number for number, name in cut.asked if name == "charlie"] == [1, 2]  # not to be charged in vain
     assert BEGAN + 60 <= ward.clock.now < BEGAN + 65
 
 
