@@ -14,28 +14,27 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 TIMEOUT = 30.0  # seconds of one request: flwr's own
 KEPT_SECONDS = 50.0  # an idle connection, beyond a heartbeat; the coordinator hangs up after 60 s
-LOOK = "wardround-look"  # header: the name of a look for messages
+LOOK = "wardround-look"  # header
 
 
 class _Look:
-    """Names each look for messages, and a repeated one as before.
+    """Names this process in each request, and each look for messages; a repeated one as before.
 
-    A message is given out once. The coordinator's gateway sees by the name that its answer did not arrive, and gives
-    it again (`coordinator.repeated_looks`).
+    A message is given out once. The coordinator's gateway sees by the name that its answer did not arrive, or that
+    whoever got it is no more, and gives it again (`coordinator.repeated_looks`).
     """
 
     def __init__(self) -> None:
-        self._name = ""
-        self.arrived()
+        self._process = secrets.token_hex(8)
+        self._number = 0
 
     def arrived(self) -> None:
         """The next look is another one."""
-        self._name = secrets.token_hex(8)
+        self._number += 1
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
-        """Name it, where it is one."""
-        if context.rpc_method.endswith("/PullMessages"):
-            context.request.headers[LOOK] = self._name
+        """Add the name."""
+        context.request.headers[LOOK] = f"{self._process}.{self._number}"
         return call_next(context)
 
 

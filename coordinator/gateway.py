@@ -132,9 +132,13 @@ class Gateway:
         if path == _LOOK and self._looks is not None:
             return await self._look(self._looks, request, length)
         if path in _UNQUEUED:
-            return await self._forward(path, request, length, small=True)
-        async with self._turns:
-            return await self._forward(path, request, length, small=True)
+            answer = await self._forward(path, request, length, small=True)
+        else:
+            async with self._turns:
+                answer = await self._forward(path, request, length, small=True)
+        if answer.status_code == httpx.codes.OK:
+            self._repeated.heard(request.headers.get(_KEY, ""), request.headers.get(NAME, ""))
+        return answer
 
     async def _look(self, looks: Looks, request: Request, length: str) -> Response:
         """Forward a look for messages once there may be one, if whoever asked is still there."""

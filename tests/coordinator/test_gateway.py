@@ -15,6 +15,7 @@ from starlette.types import Message, Receive
 
 from coordinator.gateway import FORWARDED, SMALL_BODY, Gateway, GatewaySettings
 from coordinator.looks import Looks
+from coordinator.repeated_looks import RepeatedLooks
 from coordinator.sendings import Sendings
 from coordinator.tls import ensure_tls
 
@@ -334,3 +335,34 @@ def test_a_message_whose_answer_was_lost_is_given_to_the_look_that_asks_again(au
         return [(answer.status_code, answer.content) for answer in answers]
 
     assert asyncio.run(run()) == [(200, b"message"), (401, b""), (200, b"message"), (200, b"")]
+
+
+def test_the_heartbeats_of_an_agent_that_computes_keep_its_message_from_a_second_one(authority: Path) -> None:
+    once, now = [b"message"], [0.0]
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        found = once.pop() if once and "pull" in request.url.path else b""
+        return httpx.Response(200, content=found, headers={"content-length": str(len(found))})
+
+    async def run() -> list[bytes]:
+        looks = Looks(Sendings(), Service(), seconds=0.0)
+        gateway = Gateway(
+            GatewaySettings(address="127.0.0.1:1", authority=authority), httpx.MockTransport(upstream), looks
+        )
+        gateway._repeated = RepeatedLooks(lambda: now[0])
+        transport = httpx.ASGITransport(Starlette(routes=list(gateway.routes)))
+        found = []
+        async with httpx.AsyncClient(transport=transport, base_url="https://public") as client:
+            for name, path in (
+                ("one.1", "pull-messages"),
+                ("one.2", "send-node-heartbeat"),
+                ("two.1", "pull-messages"),
+                ("two.1", "pull-messages"),
+            ):
+                headers = {"flwr-public-key": "node", "wardround-look": name}
+                found.append((await client.post(f"/v1/fleet/{path}", content=b"x", headers=headers)).content)
+                now[0] += 15.0
+        await gateway.close()
+        return found
+
+    assert asyncio.run(run()) == [b"message", b"", b"", b"message"]
