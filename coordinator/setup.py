@@ -43,7 +43,7 @@ host = "{host}"  # address that it listens on: "0.0.0.0" is every one of this ma
 public_name = "{public_name}"  # how hospitals call this machine; stands in the certificate
 round_seconds = 600  # how long a round waits for hospitals' replies
 approval_seconds = 604800  # how long a proposed job waits for hospitals that have not answered
-patience_seconds = 60  # how long a round waits for participants whose agent is away
+patience_seconds = 60  # how long a round waits for hospitals whose agent is away, before it and in it
 tick_seconds = 3600  # how old the log's time may become before the coordinator states it anew
 """
 

@@ -261,9 +261,10 @@ class Ward:
     def _address_everything(self, port: int) -> None:
         """Let the hospitals reach the coordinator by its host's name."""
         host = self.hosts[COORDINATOR].address
+        toml = self.setup.coordinator / "coordinator.toml"
+        toml.write_text(toml.read_text() + "patience_seconds = 60\n")  # as `coordinator init` writes
         if host == "localhost":
             return
-        toml = self.setup.coordinator / "coordinator.toml"
         text = toml.read_text().replace('"127.0.0.1"', '"0.0.0.0"').replace('"localhost"', f'"{host}"')
         toml.write_text(text)
         shutil.rmtree(self.setup.coordinator / "tls" / "server.pem", ignore_errors=True)
