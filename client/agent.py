@@ -221,9 +221,7 @@ class Agent:
             try:
                 if not self.enrol_once():
                     wait = IDLE_SECONDS
-                    if (
-                        not warm
-                    ):  # after the dataset was registered, which needs no torch: others wait for that
+                    if not warm and self._enrolment.is_registered:  # which needs no torch: others wait for it
                         self._premises.worker.warm()
                         warm = True
                         continue

@@ -31,6 +31,7 @@ class Enrolment:
         self._tell = tell
         self._answering = Answering(premises, tell)
         self._cleaned: set[str] = set()
+        self._cohorts: dict[int, str] = {}  # version -> commitment of a record that may be under way
         self._refused: set[int] = set()  # versions of the dataset's record: a person has to look
         self._warned = ""
         self._stamp = 0
@@ -40,10 +41,16 @@ class Enrolment:
         data = self._answering.kept(job)
         return envelope.parse_entry(data).digest if data else ""
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether the dataset is on the record, as far as the log is known here."""
+        return self._version_on_record() > 0
+
     def settings_changed(self) -> None:
         """Judge every open job again, by the settings of now."""
         self._warned = ""
         self._refused.clear()
+        self._cohorts.clear()
         self._answering.forget_answers()
 
     def turn(self) -> bool:
@@ -78,14 +85,21 @@ class Enrolment:
         parts, dictionary = self._parts, self._parts.dictionary.to_bytes()
         if version > 1 and not self._is_usable(version):
             return False
-        cohort = parts.worker.commit(dictionary, version=version)
-        record = self._record(sight, version, cohort)
-        if not self._parts.post(record):
-            self._refused.add(version)
-            return False
-        parts.follower.pull()
-        self._tell({"event": "registered", "dataset": record.ref, "version": version})
+        parts.follower.pull()  # an earlier try may have arrived although its answer did not
+        if self._version_on_record() < version:
+            if version not in self._cohorts:  # one commitment a version: its salt is kept, and one only
+                self._cohorts[version] = parts.worker.commit(dictionary, version=version)
+            if not self._parts.post(self._record(sight, version, self._cohorts[version])):
+                self._refused.add(version)
+                return False
+            parts.follower.pull()
+        self._tell({"event": "registered", "dataset": parts.hospital.ref, "version": version})
         return True
+
+    def _version_on_record(self) -> int:
+        sight = self._parts.follower.sight()
+        found = sight.state.datasets.get(self._parts.hospital.ref) if sight is not None else None
+        return found.record.version if found is not None else 0
 
     def _record(self, sight: Sight, version: int, cohort: str) -> Dataset:
         """Return the dataset's record as the settings of now have it."""

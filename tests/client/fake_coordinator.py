@@ -52,6 +52,7 @@ class FakeCoordinator:
         self.lines: list[tuple[int, Signature]] = []  # cosignatures received
         self.blobs: dict[str, bytes] = {}  # by the digest that it is asked for
         self.down = False  # answers nothing
+        self.deaf = False  # takes records, and its answer is lost
         self.lock = threading.RLock()
         self.acknowledged: dict[str, str] = {}  # receipt -> acknowledgement
         self.wanted: set[str] = set()  # digests of blobs that it lacks
@@ -146,7 +147,10 @@ class FakeCoordinator:
             if path == "/api/news":
                 return httpx.Response(404)  # its log is read file by file
             if path == "/api/records":
-                return self._record(request.content)
+                answer = self._record(request.content)
+                if self.deaf:
+                    raise httpx.ReadTimeout("the read operation timed out")
+                return answer
             if path == "/api/proposals":
                 return httpx.Response(200, json={"proposals": self.proposals})
             if path == "/api/wanted":

@@ -16,7 +16,7 @@ from client.agent import Agent
 from client.budget import Account
 from client.charges import WHOLE_PLAN, Charge
 from client.config import Hospital
-from client.errors import WorkerError
+from client.errors import UnreachableError, WorkerError
 from client.exchange import Reply
 from client.standing import Standing
 from ledger import envelope, records
@@ -109,6 +109,27 @@ def code_of(reply: Reply) -> object:
     assert reply.update is None
     assert reply.metrics is None
     return reply.config["code"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_dataset_whose_answer_was_lost_is_registered_once_and_committed_to_once(
+    scene: Scene, caplog: pytest.LogCaptureFixture, killed: bool
+) -> None:
+    """The salt of a second commitment would take the place of the one that opens what is on the record."""
+    with scene.agent() as agent:
+        agent.follow_once()
+        scene.coordinator.deaf = True
+        with pytest.raises(UnreachableError):
+            agent.enrol_once()
+        scene.coordinator.deaf = False
+        if not killed:
+            agent.enrol_once()
+    if killed:
+        with scene.agent() as agent:  # as after a kill before the log was read again
+            agent.enrol_once()
+    assert scene.asked().count("commit") == 1
+    assert "not taken" not in caplog.text
+    assert scene.coordinator.consortium.state.datasets[REF].record.version == 1
 
 
 def test_a_whole_job(scene: Scene, agent: Agent) -> None:
