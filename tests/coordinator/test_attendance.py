@@ -189,6 +189,25 @@ def test_a_cut_that_would_cost_the_round_is_waited_for_until_the_deadline(
         assert ward.clock.now >= BEGAN + HOUR  # the next round is not asked for without them
 
 
+def test_a_round_that_comes_to_nothing_anyway_waits_for_nobody(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = Cut(ward, seconds=HOUR)
+    rounds = JobRounds(replace(ward.desk(), patience_seconds=60, round_seconds=600), ward.job.digest())
+    monkeypatch.setattr(ward.sequencer, "wait", passing(ward, cut.look))
+
+    def answer(name: str, node: int, config: Config, model: NDArray[np.float32]) -> Arrival:
+        if config["round"] == 2 and name in ("alpha", "bravo"):
+            return Arrival(node_id=node, config=skip(ward, name, config, "busy"))
+        return cut.answer(name, node, config, model)
+
+    carry(rounds, ward, answer, exchanges=2)
+    assert rounds.next_exchange() is not None
+    assert isinstance(ward.closed[1], Abort)
+    assert ward.closed[1].time < BEGAN + 5
+    assert cut.asked.count((2, "charlie")) == 1
+
+
 def test_a_connection_that_breaks_every_time_is_given_up(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ward.sequencer, "wait", passing(ward))
     asked = list[int]()
