@@ -21,6 +21,7 @@ from client import model_faults
 from client.errors import ModelRefusedError
 from client.graph_operations import DTYPES, ITEM, LEFT_OUT
 from client.model_graph import TYPE
+from client.models import JOB_CODE_ERRORS
 
 _SAME = ("alias.default", "clone.default", "contiguous.default", "detach.default", "lift_fresh_copy.default")
 _RANDOM = ("bernoulli", "dropout", "multinomial", "normal", "poisson", "rand")
@@ -62,6 +63,7 @@ def _try(module: nn.Module, example_shape: tuple[int, ...]) -> None:
         for seed, example in ((1, first), (2, other), (1, first), (3, first)):
             torch.manual_seed(seed)
             outputs.append(module(example.clone()))
+        mixes = _mixes(module, torch.cat([first, other, other]), torch.cat([outputs[0], *2 * [outputs[1]]]))
     after = _state(module)
     if len(before) != len(after) or not all(map(torch.equal, before, after)):
         raise ModelRefusedError("model-state", "forward changes a parameter or a buffer: drop that line")
@@ -71,6 +73,26 @@ def _try(module: nn.Module, example_shape: tuple[int, ...]) -> None:
         )
     if not torch.equal(outputs[0], outputs[3]):
         raise ModelRefusedError("model-randomness", "forward is random: remove dropout and other randomness")
+    if mixes:
+        raise ModelRefusedError(
+            "model-graph",
+            "one row's output depends on the other rows of its batch: compute each row by itself",
+        )
+
+
+def _mixes(module: nn.Module, batch: Tensor, alone: Tensor) -> bool:
+    """Whether a batch gives anything else than its rows do one by one, which is how they will be trained.
+
+    The graph is of one row, so a mean over the batch would quietly be that row itself.
+    """
+    torch.manual_seed(1)
+    try:
+        together = module(batch)
+    except JOB_CODE_ERRORS:  # it takes one row at a time
+        return False
+    return together.shape != alone.shape or not torch.allclose(
+        together, alone, rtol=1e-3, atol=1e-4, equal_nan=True
+    )
 
 
 class _Writer:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client import building, graph_model, model_builder, model_check
 from client.errors import JobFileError, ModelRefusedError
@@ -238,3 +238,30 @@ def test_a_class_of_a_notebooks_cell_is_found(monkeypatch: pytest.MonkeyPatch) -
 
 def _as_reported(part: str) -> str:
     return f"model.py: every hospital would refuse it (model-state: {part})"
+
+
+class Centred(nn.Module):
+    """A mean over the batch: of one row it is the row itself, so a graph of one row would train nothing of it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layer(x - x.mean(0)))
+
+
+class RowByRow(nn.Module):
+    """Takes one row at a time: so it is trained, so it may be."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.layer(x.reshape(1, self.layer.in_features)))
+
+
+def test_a_computation_over_the_batch_is_named_and_one_of_a_row_is_not() -> None:
+    assert "one row's output depends on the other rows of its batch" in refusal(Centred(8, 1), (8,))
+    assert export(RowByRow(8, 1), (8,))
