@@ -98,6 +98,10 @@ class Researcher:
             PostRefusedError, UnreachableError, LocalStateError: repeat it: nothing is proposed twice.
         """
         folder.require_sound()
+        with job_folder.alone(folder.path):
+            return self._submit(folder)
+
+    def _submit(self, folder: JobFolder) -> Submission:
         sight = self.log.pull()
         job = self._kept(folder, sight)
         found = sight.state.jobs.get(job.digest()) if job is not None else None

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import wardround_connect
-from client import job_folder, member
+from client import job_folder, job_initial, member
 from client.errors import ConfigError, JobFileError, JobStateError, UnreachableError
 from client.job_folder import JobFolder
+from client.notebook import job_files
 from client.notebook.figures import Figures
 from client.researcher import Researcher
 from tests.client.job_bench import Bench, sha
@@ -153,6 +154,35 @@ def test_two_jobs_of_one_name_are_one_sentence_that_says_what_to_do(bench: Bench
         assert digests(bench) == [first.digest]
         second = consortium.submit(job(bench, rounds=5), "elsewhere")
     assert set(digests(bench)) == {first.digest, second.digest}
+
+
+def test_two_kernels_that_submit_one_job_at_one_moment_propose_it_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = job_initial.compute
+
+    def slowly(*arguments: Any) -> job_initial.Initial:
+        time.sleep(0.3)  # between the look at what was submitted before and the new record
+        return compute(*arguments)
+
+    monkeypatch.setattr(job_initial, "compute", slowly)
+    made = job_files.keep(job(bench))
+    found: list[str] = []
+    bench.researcher().close()  # makes the member's folder
+
+    def kernel(seconds: float) -> None:
+        opened = bench.researcher()
+        with Researcher(opened.membership, door=opened.door, clock=lambda: bench.now + seconds) as me:
+            found.append(me.submit(made).digest)
+
+    kernels = [threading.Thread(target=kernel, args=(second,)) for second in (0.0, 1.0)]
+    for each in kernels:
+        each.start()
+    for each in kernels:
+        each.join()
+    assert len(found) == 2
+    assert digests(bench) == sorted(set(found))
+    assert len(digests(bench)) == 1
 
 
 def test_a_job_with_a_problem_leaves_nothing_behind(bench: Bench) -> None:
