@@ -51,6 +51,7 @@ def execute(name: str, folder: Path) -> Notebook:
         timeout=SECONDS,
         coalesce_streams=True,
         kernel_name="python3",
+        shutdown_kernel="immediate",  # the other way waits three seconds for nothing
         resources={"metadata": {"path": str(folder)}},
     )
     asyncio.run(client.async_execute(env=environment))

@@ -1,35 +1,11 @@
-"""The README's commands, run as written, in order; only the test command itself is left out."""
+"""The README's commands, run as written; but the test command, and `make demo`, which `test_demo` runs."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-SECONDS = 280
-
-
-def commands() -> list[str]:
-    """Every command of a console block, and the two of the first screen."""
-    first = re.findall(r"^    (make \w+)", README, re.MULTILINE)
-    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    typed = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [*first, *typed]
-
-
-def run(command: str, where: Path) -> str:
-    environment = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(
-        shlex.split(command), cwd=where, capture_output=True, text=True, timeout=SECONDS, env=environment
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}{done.stdout[-1000:]}"
-    return done.stdout
+from tests.end_to_end.readme import README, ROOT, commands, run
 
 
 def test_the_first_screen_names_the_two_commands() -> None:
@@ -37,15 +13,9 @@ def test_the_first_screen_names_the_two_commands() -> None:
     assert README.index("make test") < 2000
 
 
-@pytest.mark.timeout(600)
 def test_the_commands_run_as_written(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")  # the commands name it; what they write stays here
-    out = ""
-    for command in commands():
-        if command == "make test":
-            continue
-        out += run(command, ROOT if command.startswith("make") else tmp_path)
-    assert "bit for bit" in out
+    out = "".join(run(command, tmp_path) for command in commands() if not command.startswith("make "))
     assert "Established:" in out
 
 
