@@ -54,7 +54,7 @@ def kill(name: str, part: str = "", after: int = AT) -> Callable[[Ward, Dice], N
 
 def kill_each(ward: Ward, dice: Dice) -> None:
     """Kill one process after another, each in a round of its own."""
-    victims = ((COORDINATOR, "run_host"), (VICTIM, ""), (COORDINATOR, ""))
+    victims = ((COORDINATOR, "run_superlink"), (COORDINATOR, "run_host"), (VICTIM, ""), (COORDINATOR, ""))
     for number, (name, part) in enumerate(victims, start=1):
         kill(name, part, number)(ward, dice)
 
@@ -255,7 +255,7 @@ FAULTS = {
     "agent-often": Fault(what="kill -9 of a hospital's agent in every other round", inflict=kill_agent_often),
     "worker": Fault(what="kill -9 of a hospital's worker", inflict=kill(VICTIM, "worker_main")),
     "each": Fault(
-        what="kill -9 of the ServerApp, an agent, the coordinator, one after another",
+        what="kill -9 of the SuperLink, the ServerApp, an agent, the coordinator, one after another",
         inflict=kill_each,
     ),
     "reboot": Fault(

@@ -18,7 +18,7 @@ from tests.end_to_end.fault_table import row, run
 
 SHORT = ("each",)
 ROUNDS = 12
-SHORT_ROUNDS = 4
+SHORT_ROUNDS = 5
 WANTED = os.environ.get("WARDROUND_FAULTS", "")
 NAMES = tuple(FAULTS) if WANTED == "all" else tuple(WANTED.split(",")) if WANTED else SHORT
 

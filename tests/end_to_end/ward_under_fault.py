@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ FOR_A_PERSON = (STOPPED, PERSON, USAGE)  # exit statuses after which the unit st
 POLL = 0.2
 PATIENCE = 240.0  # seconds until a job must have ended, whatever happened
 DELIVERY_SECONDS = 60.0  # from its end to its evidence
+CHILD_SECONDS = 60.0  # until a process that was killed is there again
 
 
 @dataclass(slots=True)
@@ -87,10 +88,18 @@ class Service:
         self.kill()
 
     def child(self, part: str) -> psutil.Process:
-        """Return its child process whose command line holds `part`."""
+        """Return its child process whose command line holds `part`, as soon as there is one: it may be restarting."""
         assert self.process is not None
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(c for c in children if any(part in word for word in c.cmdline()))
+        until = time.monotonic() + CHILD_SECONDS
+        while time.monotonic() < until:
+            with suppress(psutil.Error):  # a child that ends at this moment
+                for child in psutil.Process(self.process.pid).children(recursive=True):
+                    if child.status() != psutil.STATUS_ZOMBIE and any(
+                        part in word for word in child.cmdline()
+                    ):
+                        return child
+            time.sleep(0.05)
+        raise AssertionError(f"there was no {part} within {CHILD_SECONDS:.0f} s")
 
 
 class Ward:
