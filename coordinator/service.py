@@ -10,6 +10,7 @@ the service: the port first, then the runner and its children, the log last.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -97,7 +98,13 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         stack.callback(office.stop)
         own.members.upkeep.start()
         announce({"event": "serving", "url": config.url})
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        except (
+            OSError
+        ) as error:  # uvloop's, about a connection that came while it closed: this process ends anyway
+            if error.errno != errno.EBUSY or not server.should_exit:
+                raise
     announce({"event": "stopped"})
     if office.failure:
         raise ServiceError(office.failure)
