@@ -176,11 +176,6 @@ class Follower:
         with self._lock:
             return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
 
-    def entries_from(self, start: int) -> list[Entry]:
-        """Return everything accepted from an index on."""
-        with self._lock:
-            return [parse_entry(data) for data in self._mirror.entries(start, self._mirror.size)]
-
     def state_at(self, size: int) -> State:
         """Return the state after the log's first entries, by replaying them: for the rare dispute."""
         with self._lock:

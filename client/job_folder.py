@@ -6,12 +6,10 @@ before anything is sent, so that submitting again, also after a crash, finds the
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,24 +181,6 @@ def submitted(path: Path) -> Submitted | None:
             f"{path / SUBMITTED}: {error}; restore it, or move it away to submit this folder as a new job"
         ) from None
     return found
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep everybody else from submitting a folder meanwhile: two kernels with the same cells propose one job.
-
-    Raises:
-        LocalStateError: the folder cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise LocalStateError(f"{path}: cannot be opened ({error.strerror})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def keep(folder: JobFolder, job: Job) -> None:

@@ -6,17 +6,16 @@ of their own. What was accepted is a value; nothing that the coordinator says be
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from client.consortium import Consortium
-from client.errors import LocalStateError, UnreachableError
+from client.errors import UnreachableError
 from client.follower import Sight
 from client.member import Membership
 from client.premises import open_mirror
+from client.turn import turn
 from ledger.envelope import Entry, parse_entry
 from ledger.errors import InconsistentError, MalformedError, RuleError, VerificationError
 from ledger.mirror import Mirror
@@ -24,7 +23,6 @@ from ledger.mirror import Mirror
 FOLDER = "mirror"
 TURN = "mirror.turn"
 TURN_SECONDS = 60.0  # how long another command may need the copy
-_STEP = 0.02
 
 
 class LogCopy:
@@ -90,28 +88,9 @@ class LogCopy:
 
     @contextmanager
     def _open(self) -> Iterator[Mirror]:
-        with self._turn(), open_mirror(self._membership.folder / FOLDER, self._membership.charter) as mirror:
+        folder = self._membership.folder
+        with (
+            turn(folder / TURN, seconds=TURN_SECONDS, make=True),
+            open_mirror(folder / FOLDER, self._membership.charter) as mirror,
+        ):
             yield mirror
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        path = self._membership.folder / TURN
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise LocalStateError(f"cannot write {path}: {error.strerror}; see to the disk") from None
-        try:
-            until = time.monotonic() + TURN_SECONDS
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise LocalStateError(
-                            f"{path} is held by another command: end that one first"
-                        ) from None
-                    time.sleep(_STEP)
-            yield
-        finally:
-            os.close(descriptor)

@@ -108,7 +108,7 @@ class Oversight:
             if sight is None:
                 return
             for finding in parts.custody.examine(
-                sight.state, parts.follower.pending, parts.follower.state_at, parts.follower.entries_from
+                sight.state, parts.follower.pending, parts.follower.state_at, parts.follower.entries
             ):
                 self._act(sight, finding)
                 parts.custody.close(finding)
@@ -165,9 +165,7 @@ class Oversight:
         found = sight.state.jobs.get(record.job) if sight else None
         if found is None or found.next_round <= record.round:
             return False
-        return any(
-            e.digest == entry.digest for e in self._parts.follower.entries_from(record.checkpoint_size)
-        )
+        return any(e.digest == entry.digest for e in self._parts.follower.entries(record.checkpoint_size))
 
     def _key(self) -> str:
         """The coordinator's identity key as the log has it; none is known before the charter."""

@@ -11,6 +11,7 @@ crash: the record is in the job's folder before anything is sent, and sending th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from client.job_initial import Initial
 from client.job_story import Event, Story
 from client.log_copy import LogCopy
 from client.member import Membership
+from client.turn import turn
 from ledger import envelope
 from ledger.job_records import Job
 from ledger.record import Record
@@ -98,7 +100,7 @@ class Researcher:
             PostRefusedError, UnreachableError, LocalStateError: repeat it: nothing is proposed twice.
         """
         folder.require_sound()
-        with job_folder.alone(folder.path):
+        with turn(folder.path, seconds=math.inf):  # two kernels with the same cells propose one job
             return self._submit(folder)
 
     def _submit(self, folder: JobFolder) -> Submission:

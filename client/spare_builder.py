@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from client import building
 from client.building import Builder
@@ -65,10 +66,8 @@ class SpareBuilder:
 
     def _start(self) -> None:
         if self._spare is None:
-            try:
+            with suppress(OSError):
                 self._spare = self._spawn(self._limits)
-            except OSError:
-                self._spare = None
 
 
 def _lives(builder: Builder) -> bool:

@@ -6,6 +6,7 @@ stated here when a job's own time runs out during a wait, since nothing else wou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 
 from coordinator import closing, waiting
@@ -78,29 +79,18 @@ class Attendance:
             StoppedError: the coordinator is being stopped.
             LedgerError, CoordinatorError: nobody can be waited for; ask again after a restart.
         """
-        missed, began, (shortest, longest) = set(away) - self._given_up, self._desk.clock(), NODE_POLL_SECONDS
+        missed = sorted(set(away) - self._given_up)
         if needed > len(missed):
             return []  # it comes to nothing with them, too: nobody is to be charged for it
         try:
             with self._desk.phases.during("absence"):
-                while True:
-                    now, back = self._desk.clock(), sorted(missed & self._desk.nodes.online())
-                    others = len(back) < len(missed)
-                    patience = self._desk.patience_seconds
-                    if now >= deadline or waiting.is_enough(
-                        len(back), needed, others_away=others, waited=now - began, patience=patience
-                    ):
-                        break
-                    reasons = {
-                        n: Reason(code=AWAY, since=int(began)) for n in sorted(missed.difference(back))
-                    }
-                    self._say(Wait(needed=max(needed, 1), reasons=reasons))
-                    if self._ends_within(min(max(shortest, (now - began) / _CALM), longest)):
-                        return []
+                gone = self._wait_for(lambda: (missed, needed), deadline)
         finally:
             self._desk.waits.put(self._job, None)
-        self._given_up |= missed.difference(back)
-        return back if now < deadline else []
+        if gone is None:
+            return []
+        self._given_up |= gone
+        return [name for name in missed if name not in gone] if self._desk.clock() < deadline else []
 
     def closed(self, record: Round | Abort, answers: Mapping[str, Answer]) -> None:
         """Remember who should be willing when, after an exchange that was aborted below its minimum."""
@@ -141,27 +131,41 @@ class Attendance:
 
     def _await_connected(self, held: Collection[str]) -> bool:
         """Wait for the minimum for ever, and for those beyond it a moment, so that a short absence costs no round."""
-        began, (shortest, longest) = self._desk.clock(), NODE_POLL_SECONDS
+        away = self._wait_for(lambda: self._needed(held), math.inf)
+        if away is None:
+            return False
+        self._given_up = away
+        return self._goes_on(self._desk.sequencer.standing)
+
+    def _wait_for(
+        self, wanted: Callable[[], tuple[Collection[str], int]], deadline: float
+    ) -> frozenset[str] | None:
+        """Wait until enough hospitals are connected; return who is away by then. None: the job ended meanwhile.
+
+        Args:
+            wanted: Returns the hospitals, and how many of them are needed.
+            deadline: Unix seconds.
+        """
+        began, given_up, (shortest, longest) = self._desk.clock(), self._given_up, NODE_POLL_SECONDS
         while True:
-            asked, needed = self._needed(held)
+            asked, needed = wanted()
             now, online = self._desk.clock(), self._desk.nodes.online()
             away = frozenset(asked) - online
-            self._since = {name: self._since.get(name, now) for name in sorted(away)}
-            self._given_up &= away
-            if waiting.is_enough(
+            others = {name: at for name, at in self._since.items() if name not in asked}
+            self._since = others | {name: self._since.get(name, now) for name in away}
+            given_up &= away
+            if now >= deadline or waiting.is_enough(
                 len(asked) - len(away),
                 needed,
-                others_away=bool(away - self._given_up),
+                others_away=bool(away - given_up),
                 waited=now - began,
                 patience=self._desk.patience_seconds,
             ):
-                break
-            reasons = {name: Reason(code=AWAY, since=int(since)) for name, since in self._since.items()}
-            self._say(Wait(needed=needed, reasons=reasons))
+                return away
+            reasons = {name: Reason(code=AWAY, since=int(self._since[name])) for name in sorted(away)}
+            self._say(Wait(needed=max(needed, 1), reasons=reasons))
             if self._ends_within(min(max(shortest, (now - began) / _CALM), longest)):
-                return False
-        self._given_up = away
-        return self._goes_on(self._desk.sequencer.standing)
+                return None
 
     def _needed(self, held: Collection[str]) -> tuple[list[str], int]:
         """Return who would be asked now, and how many of them the exchange needs."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ KEEPALIVE_SECONDS = (
 AT_ONCE = 4
 _UNQUEUED = (PREFIX + "activate-node", PREFIX + "deactivate-node", PREFIX + "send-node-heartbeat")
 SMALL_BODY = 64 << 10  # bytes; what is no longer is passed on in one piece, which is quicker than a stream
-_REQUEST_HEADERS = ("accept", "content-type")
+_REQUEST_HEADERS = ("accept", "content-length", "content-type")
 _RESPONSE_HEADERS = ("content-length", "content-type")
 _LOOK = PREFIX + "pull-messages"
 _KEY = "flwr-public-key"  # header
@@ -118,36 +118,34 @@ class Gateway:
             return PlainTextResponse("state the content length", status_code=411)
         if int(length) > self._settings.max_body:
             return PlainTextResponse(f"at most {self._settings.max_body} bytes a request", status_code=413)
-        if int(length) > SMALL_BODY:
-            return await self._forward(path, request, length, small=False)
         try:
+            if int(length) > SMALL_BODY:
+                return await self._forward(path, request, request.stream())
             async with asyncio.timeout(self._settings.transfer_seconds):
-                await (
-                    request.body()
-                )  # kept by the request; before its turn, so that a slow sender holds up nobody
+                body = await request.body()  # before its turn, so that a slow sender holds up nobody
+            if path == _LOOK and self._looks is not None:
+                return await self._look(self._looks, request, body)
+            if path in _UNQUEUED:
+                answer = await self._forward(path, request, body)
+            else:
+                async with self._turns:
+                    answer = await self._forward(path, request, body)
         except TimeoutError:
             return PlainTextResponse("the body did not arrive in time", status_code=408)
         except ClientDisconnect:
-            return Response(status_code=400)
-        if path == _LOOK and self._looks is not None:
-            return await self._look(self._looks, request, length)
-        if path in _UNQUEUED:
-            answer = await self._forward(path, request, length, small=True)
-        else:
-            async with self._turns:
-                answer = await self._forward(path, request, length, small=True)
+            return Response(status_code=400)  # nobody is there to read it
         if answer.status_code == httpx.codes.OK:
             self._repeated.heard(request.headers.get(_KEY, ""), request.headers.get(NAME, ""))
         return answer
 
-    async def _look(self, looks: Looks, request: Request, length: str) -> Response:
+    async def _look(self, looks: Looks, request: Request, body: bytes) -> Response:
         """Forward a look for messages once there may be one, if whoever asked is still there."""
         key, name = request.headers.get(_KEY, ""), request.headers.get(NAME, "")
         sendings = await looks.hold(key, at_once=self._repeated.lost(key, name))
         async with self._turns:
             if await request.is_disconnected():  # a message is given out once: not to nobody
                 return Response(status_code=400)
-            answer = await self._forward(_LOOK, request, length, small=True)
+            answer = await self._forward(_LOOK, request, body)
         if answer.status_code != httpx.codes.OK:
             return answer
         found = isinstance(answer, StreamingResponse) or bool(answer.body)
@@ -156,24 +154,17 @@ class Gateway:
             return answer
         return self._repeated.settle(key, name, answer, gone=await request.is_disconnected())
 
-    async def _forward(self, path: str, request: Request, length: str, *, small: bool) -> Response:
+    async def _forward(self, path: str, request: Request, content: bytes | AsyncIterator[bytes]) -> Response:
+        """Return the SuperLink's answer. Raises TimeoutError or ClientDisconnect."""
         try:
             async with asyncio.timeout(self._settings.transfer_seconds):  # few connections lead upstream
-                outgoing = self._client.build_request(
-                    "POST",
-                    path,
-                    headers=_chosen(request.headers, _REQUEST_HEADERS) | {"content-length": length},
-                    content=await request.body() if small else request.stream(),
-                )
+                headers = _chosen(request.headers, _REQUEST_HEADERS)
+                outgoing = self._client.build_request("POST", path, headers=headers, content=content)
                 answer = await self._client.send(outgoing, stream=True)
                 self._answers = True
             headers = _chosen(answer.headers, _RESPONSE_HEADERS)
             if int(answer.headers.get("content-length", SMALL_BODY + 1)) <= SMALL_BODY:
                 return Response(await answer.aread(), answer.status_code, headers)
-        except TimeoutError:
-            return PlainTextResponse("the body did not arrive in time", status_code=408)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
         except httpx.TransportError as error:
             if self._answers:  # once, however many ask meanwhile
                 _log.warning("the SuperLink does not answer (%s)", type(error).__name__)

@@ -13,11 +13,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.responses import Response
 
 NAME = "wardround-look"  # header
 SILENT_SECONDS = 20.0  # two heartbeats: after as long, the SuperLink calls a node away
+
+
+@dataclass(slots=True)
+class _Given:
+    """A message that a node was given."""
+
+    name: str  # of the look; "" where its sender had hung up
+    answer: Response
+    heard: float  # when the process that has it was heard of last
+
+    def is_of(self, name: str) -> bool:
+        """Whether the process that has it is the one that names itself so."""
+        return self.name.partition(".")[0] == name.partition(".")[0]
 
 
 class RepeatedLooks:
@@ -30,15 +44,13 @@ class RepeatedLooks:
             clock: Seconds.
         """
         self._clock = clock
-        self._given: dict[
-            str, tuple[str, Response]
-        ] = {}  # by node key; "" for a look whose sender had hung up
-        self._heard: dict[str, float] = {}  # by node key: when the process that has it was heard of last
+        self._given: dict[str, _Given] = {}  # by node key
 
     def heard(self, key: str, name: str) -> None:
         """Take note of any request of a process, after the SuperLink let it in."""
-        if key in self._given and _process(self._given[key][0]) == _process(name):
-            self._heard[key] = self._clock()
+        given = self._given.get(key)
+        if given is not None and given.is_of(name):
+            given.heard = self._clock()
 
     def lost(self, key: str, name: str) -> bool:
         """Whether a look asks for what was given before.
@@ -47,13 +59,10 @@ class RepeatedLooks:
             key: The node's public key as its request states it, believed by nobody yet.
             name: The look's, "" where the node gives none.
         """
-        if key not in self._given:
-            return False
-        given = self._given[key][0]
-        if given in ("", name):
-            return True
-        silent = self._clock() - self._heard[key] >= SILENT_SECONDS
-        return _process(given) != _process(name) and silent
+        given = self._given.get(key)
+        if given is None or given.name in ("", name):
+            return given is not None
+        return not given.is_of(name) and self._clock() - given.heard >= SILENT_SECONDS
 
     def settle(self, key: str, name: str, answer: Response, *, gone: bool) -> Response:
         """Return what a look is answered with, after the SuperLink let its sender in.
@@ -64,21 +73,11 @@ class RepeatedLooks:
             answer: The SuperLink's.
             gone: Whether the sender is known to have hung up meanwhile.
         """
-        if not answer.body and self.lost(key, name):
-            answer = self._given[key][1]
-        elif not answer.body and (gone or not self._arrived(key, name)):
-            return answer
-        self._given.pop(key, None)
-        self._heard.pop(key, None)
+        given = self._given.get(key)
+        if not answer.body and given is not None and self.lost(key, name):
+            answer = given.answer
         if answer.body and (gone or name):
-            self._given[key] = ("" if gone else name, answer)
-            self._heard[key] = self._clock()
+            self._given[key] = _Given("" if gone else name, answer, self._clock())
+        elif answer.body or (not gone and given is not None and given.is_of(name)):
+            self._given.pop(key, None)  # it names no look, or asks on: the last message arrived
         return answer
-
-    def _arrived(self, key: str, name: str) -> bool:
-        """Whether a look that finds nothing shows that the last message arrived: its own process asks on."""
-        return key in self._given and _process(self._given[key][0]) == _process(name)
-
-
-def _process(name: str) -> str:
-    return name.partition(".")[0]

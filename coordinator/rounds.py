@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,7 +51,7 @@ class _Open:
     began: float
     deadline: float  # Unix seconds
     answers: dict[str, Answer] = field(default_factory=dict)
-    again: dict[str, int] = field(default_factory=dict)  # hospital -> how often it was asked again
+    again: Counter[str] = field(default_factory=Counter)  # how often each hospital was asked again
 
 
 class JobRounds:
@@ -141,7 +142,6 @@ class JobRounds:
         ids = {name: node for name, node in self._desk.nodes.ids().items() if name not in away}
         now = self._desk.clock()
         deadline = now + self._desk.round_seconds
-        config = self._config(found, int(deadline))
         hospitals = {ids[name]: name for name in asked if name in ids and name not in held}
         self._open = _Open(
             round=found.next_round, hospitals=hospitals, began=now, deadline=deadline, answers=held
@@ -149,13 +149,16 @@ class JobRounds:
         for name in asked:
             if name not in ids and name not in held:
                 self._open.answers[name] = Answer(hospital=name, absent="unreachable")
-        return self._exchange(found, dict.fromkeys(hospitals, config), deadline)
+        return self._exchange(found, hospitals, deadline)
 
-    def _exchange(
-        self, found: JobState, configs: Mapping[int, Mapping[str, Value]], deadline: float
-    ) -> Exchange:
-        model = np.frombuffer(self._desk.blobs.read(found.model), dtype="<f4")
-        return Exchange(round=found.next_round, model=model, configs=configs, deadline=deadline)
+    def _exchange(self, found: JobState, nodes: Iterable[int], deadline: float) -> Exchange:
+        """Return the job's next question to some nodes."""
+        return Exchange(
+            round=found.next_round,
+            model=np.frombuffer(self._desk.blobs.read(found.model), dtype="<f4"),
+            configs=dict.fromkeys(nodes, self._config(found, int(deadline))),
+            deadline=deadline,
+        )
 
     def _ask_again(self, exchange: _Open) -> Exchange | None:
         """Return the same question for those who went away meanwhile and are back; None: nobody is asked again.
@@ -169,7 +172,7 @@ class JobRounds:
         away = [
             name
             for name, answer in exchange.answers.items()
-            if answer.absent == "unreachable" and name in ids and exchange.again.get(name, 0) < ASKED_AGAIN
+            if answer.absent == "unreachable" and name in ids and exchange.again[name] < ASKED_AGAIN
         ]
         replied = sum(answer.receipt is not None for answer in exchange.answers.values())
         needed = closing.minimum(standing.jobs[self._job], exchange.round) - replied
@@ -178,12 +181,11 @@ class JobRounds:
             return None
         for name in back:
             del exchange.answers[name]
-            exchange.again[name] = exchange.again.get(name, 0) + 1
+        exchange.again.update(back)
         asked = {ids[name]: name for name in back}
         exchange.hospitals |= asked
         exchange.began = self._desk.clock()
-        config = self._config(found, int(exchange.deadline))
-        return self._exchange(found, dict.fromkeys(asked, config), exchange.deadline)
+        return self._exchange(found, asked, exchange.deadline)
 
     def _acknowledge(self, answer: Answer) -> None:
         """Sign that a reply is here, once it would survive a crash: from then on it cannot be called late."""

@@ -18,6 +18,7 @@ from coordinator.looks import Looks
 from coordinator.repeated_looks import RepeatedLooks
 from coordinator.sendings import Sendings
 from coordinator.tls import ensure_tls
+from tests.coordinator.stoppable import Service
 
 Upstream = Callable[[httpx.Request], httpx.Response]
 
@@ -202,15 +203,6 @@ def test_a_superlink_that_is_away_is_told_once_however_many_ask(
 
     ask(authority, now_and_then, "/v1/fleet/pull-messages", content=b"x", times=5)
     assert caplog.text.count("the SuperLink does not answer (ConnectError)") == 2
-
-
-class Service:
-    """Never stops."""
-
-    stopped = False
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        return
 
 
 def test_an_empty_look_is_held_until_messages_are_left_and_other_requests_are_not(authority: Path) -> None:

@@ -9,25 +9,10 @@ from typing import Any
 
 from coordinator.looks import Looks
 from coordinator.sendings import Sendings
+from tests.coordinator.stoppable import Service
 
 PATIENCE = 20.0  # seconds; a limit against hanging, not a measurement
 KEY = "k"
-
-
-class Service:
-    """May be stopped."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._listeners: list[Callable[[], None]] = []
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        self._listeners.append(listener)
-
-    def stop(self) -> None:
-        self.stopped = True
-        for listener in self._listeners:
-            listener()
 
 
 def play(

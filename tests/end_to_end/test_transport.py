@@ -38,6 +38,7 @@ from coordinator.looks import Looks
 from coordinator.sendings import Sendings
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles, ensure_tls
+from tests.coordinator.stoppable import Service
 from tests.end_to_end.transport_rounds import model_of
 
 JOB = b'{"job":"transport"}'
@@ -76,18 +77,9 @@ class PublicPort:
         self._thread.join()
 
 
-class Running:
-    """Never stops."""
-
-    stopped = False
-
-    def subscribe(self, listener: Callable[[], None]) -> None:
-        return
-
-
 async def _looks_that_hold_nobody() -> Looks:
     """Return them from within an event loop; nothing is counted here, so there is nothing to wait for."""
-    return Looks(Sendings(), Running(), seconds=0.0)
+    return Looks(Sendings(), Service(), seconds=0.0)
 
 
 @dataclass
