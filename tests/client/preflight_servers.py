@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import threading
@@ -136,20 +137,28 @@ def intercepting(port: int) -> Talk:
 
 
 def relay(near: socket.socket, far: socket.socket) -> None:
-    """Pass on what both sides say until one ends."""
+    """Pass on what both sides say until one ends; in one thread, for two may not use one TLS connection at a time."""
+    other = {near: far, far: near}
+    while ready := _readable(near, far):
+        for source in ready:
+            source.settimeout(0)
+            try:
+                data = source.recv(4096)
+            except ssl.SSLWantReadError:  # a session ticket, or half a record: nothing to pass on yet
+                continue
+            finally:
+                source.settimeout(PATIENCE)
+            if not data:
+                return
+            other[source].sendall(data)
 
-    def pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(4096):
-                sink.sendall(data)
-        for side in (source, sink):
-            with suppress(OSError):
-                side.shutdown(socket.SHUT_RDWR)
 
-    back = threading.Thread(target=pump, args=(far, near), daemon=True)
-    back.start()
-    pump(near, far)
-    back.join(PATIENCE)
+def _readable(*sides: socket.socket) -> list[socket.socket]:
+    """Those with something to read, once there are any; what TLS has read ahead no longer shows on the socket."""
+    ahead: list[socket.socket] = [
+        side for side in sides if isinstance(side, ssl.SSLSocket) and side.pending()
+    ]
+    return ahead or select.select(sides, (), (), PATIENCE)[0]
 
 
 def silent(line: socket.socket) -> None:
