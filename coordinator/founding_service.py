@@ -5,7 +5,6 @@ The service (`coordinator.service`) then goes on with the same listening socket:
 
 from __future__ import annotations
 
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -21,13 +20,12 @@ from coordinator.config import CoordinatorConfig
 from coordinator.endpoints import ENDPOINTS
 from coordinator.joining_api import JoiningApi
 from coordinator.joining_desk import JoiningDesk
+from coordinator.public_port import PublicPort
 from coordinator.roll import RollFile
 from coordinator.routing import Call, Doorkeeper, no_such_route
 from coordinator.tls import TlsFiles
 from ledger.log import Log
 from ledger.signature import SigningKey
-
-GRACE_SECONDS = 3  # for requests under way when the log has begun
 
 
 def log_of(
@@ -95,31 +93,15 @@ async def _health(_: Call) -> Response:
     return JSONResponse({"status": "founding", "reason": "not everybody has joined and signed yet"})
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn that tells whether a signal ended it."""
+class _Server(PublicPort):
+    """A port that tells whether a signal ended it."""
 
     def __init__(self, tls: TlsFiles, desk: JoiningDesk) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application(desk, tls, self),
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                ws="none",
-                ssl_certfile=tls.certificate,
-                ssl_keyfile=tls.key,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
+        super().__init__(tls, application(desk, tls, self))
         self.told_to_end = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ignore)  # uvicorn raises the signal again when it has finished
+        self.take_signals()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at a signal."""
         self.told_to_end = True
         self.should_exit = True
-
-    @staticmethod
-    def _ignore(sig: int, frame: FrameType | None) -> None:
-        return None

@@ -10,11 +10,7 @@ the service: the port first, then the runner and its children, the log last.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import signal
-import socket
-import ssl
 import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -35,7 +30,7 @@ from coordinator.back_office import BackOffice
 from coordinator.blobs import BlobStore
 from coordinator.callers import Callers
 from coordinator.config import CoordinatorConfig, read_key
-from coordinator.connections import Bounded, make_room
+from coordinator.connections import make_room
 from coordinator.endpoints import ENDPOINTS
 from coordinator.errors import CoordinatorError, ServiceError
 from coordinator.figures import TOKEN, Figures, read_token
@@ -44,6 +39,7 @@ from coordinator.handouts import Handouts
 from coordinator.log_files import LogFiles
 from coordinator.looks import Looks
 from coordinator.members_desk import MembersDesk
+from coordinator.public_port import PublicPort, listen
 from coordinator.reception import Reception
 from coordinator.routing import Call, Doorkeeper, Handler, no_such_route
 from coordinator.run_files import RunFiles
@@ -58,7 +54,6 @@ from ledger.signature import SigningKey
 HOLD_SECONDS = 30.0  # how long a request for Flower waits until the SuperLink is ready
 HOLD_STEP = 0.05  # between looks
 CLEANING_SECONDS = 3600.0  # between looks for deposits that no job named
-GRACE_SECONDS = 3  # for requests under way when the service stops
 
 _log = logging.getLogger(__name__)
 Announce = Callable[[Mapping[str, object]], None]
@@ -76,7 +71,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
     """
     make_room()
     with ExitStack() as stack:
-        listener = stack.enter_context(_bind(config))
+        listener = stack.enter_context(listen(config.host, config.port))
         key, log_key = (
             read_key(config.directory / "keys" / f"{name}.key") for name in ("coordinator", "log")
         )
@@ -98,13 +93,7 @@ def run(config: CoordinatorConfig, announce: Announce) -> None:
         stack.callback(office.stop)
         own.members.upkeep.start()
         announce({"event": "serving", "url": config.url})
-        try:
-            server.run(sockets=[listener])
-        except (
-            OSError
-        ) as error:  # uvloop's, about a connection that came while it closed: this process ends anyway
-            if error.errno != errno.EBUSY or not server.should_exit:
-                raise
+        server.run(sockets=[listener])
     announce({"event": "stopped"})
     if office.failure:
         raise ServiceError(office.failure)
@@ -220,66 +209,19 @@ class _Door:
         return answer
 
 
-def port_settings(tls: TlsFiles, app: Starlette) -> uvicorn.Config:
-    """Return how the public port is served."""
-    return uvicorn.Config(
-        app,
-        log_config=None,  # the journal is `coordinator.journal`'s
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        http=Bounded,
-        ws="none",
-        ssl_certfile=tls.certificate,
-        ssl_keyfile=tls.key,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        timeout_keep_alive=60,
-    )
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn that wakes the long polls when it is to stop, and returns instead of dying of the signal."""
+class _Server(PublicPort):
+    """A port that wakes the long polls when it is to stop."""
 
     def __init__(self, tls: TlsFiles, app: Starlette, office: BackOffice) -> None:
-        super().__init__(port_settings(tls, app))
+        super().__init__(tls, app)
         self._office = office
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ignore)  # uvicorn raises the signal again when it has finished
+        self.take_signals()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at a signal."""
         self.leave()
 
-    def context(self) -> ssl.SSLContext | None:
-        """Return what new connections are served with, once there is one."""
-        return self.config.ssl if self.config.loaded else None
-
     def leave(self) -> None:
         """Stop serving; any thread may say so."""
         self.should_exit = True
         self._office.sequencer.stop()
-
-    @staticmethod
-    def _ignore(sig: int, frame: FrameType | None) -> None:
-        return None
-
-
-def _bind(config: CoordinatorConfig) -> socket.socket:
-    """Return the listening socket of the public port.
-
-    Raises:
-        ServiceError: the port is in use, or the address is not this machine's.
-    """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"cannot listen on {config.host}:{config.port}: {error.strerror}; stop what uses it, or change the port"
-        ) from None
-    listener.set_inheritable(False)
-    return listener

@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 
 from coordinator import service
 from coordinator.back_office import BackOffice
 from coordinator.config import CoordinatorConfig
+from coordinator.public_port import PublicPort, listen
 from coordinator.status_page import signing
 from coordinator.tls import ensure_tls
 from ledger import example, signed_request
@@ -91,13 +91,13 @@ def signature(
 class LivePort:
     """The app on a real port with its real settings, in a thread."""
 
-    def __init__(self, ward: Ward) -> None:
+    def __init__(self, ward: Ward, *, loop: str = "asyncio") -> None:
         app = app_of(ward)
         self.tls = ensure_tls(ward.folder / "tls", NAMES, datetime.now(UTC))
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
+        listener = listen("127.0.0.1", 0)
         self.number = int(listener.getsockname()[1])
-        self._server = uvicorn.Server(service.port_settings(self.tls, app))
+        self._server = PublicPort(self.tls, app)
+        self._server.config.loop = loop
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()
         while not self._server.started:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import socket
 import time
@@ -109,7 +110,7 @@ def test_what_follows_a_chunked_body_is_bounded_too(port: LivePort) -> None:
     head = b"POST /api/reports HTTP/1.1\r\n" + CLOSE + b"transfer-encoding: chunked\r\n\r\n"
     trailers = b"1\r\nx\r\n0\r\n" + b"t: v\r\n" * MAX_HEAD
     assert status(port.send(head + trailers)) in (0, 400)
-    extension = b"1;" + b"e" * 4 * MAX_HEAD
+    extension = b"1;" + b"e" * 16 * MAX_HEAD  # more than a TLS connection hands over at a time
     assert status(port.send(head + extension)) in (0, 400)
     assert works(port)
 
@@ -155,6 +156,23 @@ def test_connections_are_counted(port: LivePort, monkeypatch: pytest.MonkeyPatch
         connection.close()
     while not works(port):
         assert time.monotonic() < deadline
+
+
+def test_no_answer_waits_for_the_acknowledgement_of_its_first_part(
+    port: LivePort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undelayed: list[int] = []
+    made = connections.Bounded.connection_made
+
+    def look(self: connections.Bounded, transport: asyncio.BaseTransport) -> None:
+        option = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        undelayed.append(transport.get_extra_info("socket").getsockopt(*option))
+        made(self, transport)
+
+    monkeypatch.setattr(connections.Bounded, "connection_made", look)
+    assert works(port)
+    assert undelayed
+    assert all(undelayed)
 
 
 def test_the_service_takes_the_files_that_its_owner_allows() -> None:
