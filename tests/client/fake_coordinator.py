@@ -45,8 +45,8 @@ def model_digest(model: NDArray[np.float32]) -> str:
 class FakeCoordinator:
     """The service's log files and records; rounds are played by the test."""
 
-    def __init__(self, path: Path) -> None:
-        self.consortium = Consortium.founded()
+    def __init__(self, path: Path, consortium: Consortium | None = None) -> None:
+        self.consortium = consortium or Consortium.founded()
         self.folder = LogFolder(path)
         self.witnesses = [key for key in WITNESSES if key.name != ALPHA]
         self.lines: list[tuple[int, Signature]] = []  # cosignatures received

@@ -49,7 +49,7 @@ from tests.end_to_end.dishonest_coordinator import (
     PATIENCE,
     Dictation,
     DishonestCoordinator,
-    PublicPort,
+    LyingPort,
     wait_until,
 )
 
@@ -107,7 +107,7 @@ class Siege:
     folder: Path  # alpha's
     tls: TlsFiles
     coordinator: DishonestCoordinator
-    port: PublicPort
+    port: LyingPort
     superlink: SuperLink
     node_id: int  # alpha's
     run_id: int
@@ -248,7 +248,7 @@ def besieged(folder: Path) -> Iterator[Siege]:
         tls = ensure_tls(folder / "tls", [], datetime.now(UTC))
         coordinator = DishonestCoordinator(folder / "log")
         stack.callback(coordinator.close)
-        port = PublicPort(coordinator, tls)
+        port = LyingPort(coordinator, tls)
         stack.callback(port.stop)
         hospital, public_key = folder / "alpha", new_node_key()
         _write_hospital(hospital, coordinator, port.number, tls, public_key[0])

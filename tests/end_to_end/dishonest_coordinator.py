@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
@@ -26,6 +26,7 @@ from starlette.routing import Route
 from client.exchange import Request
 from coordinator.exchange import Arrival, Exchange
 from coordinator.gateway import FORWARDED, PREFIX, Gateway
+from coordinator.public_port import PublicPort, listen
 from coordinator.tls import TlsFiles
 from ledger import example, records
 from ledger.checkpoint import cosign
@@ -59,18 +60,13 @@ class DishonestCoordinator(FakeCoordinator):
     """
 
     def __init__(self, path: Path) -> None:
-        # Not the parent's, whose consortium lives at a fixed time: this agent has the machine's clock.
-        self.consortium = Consortium()
-        self.consortium.append(replace(example.charter(), founded_at=int(time.time()) - AGE))
-        self.folder = LogFolder(path)
-        self.witnesses = list(OTHERS)
-        self.lines = []
-        self.down = False
-        self.lock = threading.RLock()
-        self.acknowledged, self.wanted, self.handed_in = {}, set(), {}
         self.shown: LogFolder | None = None
         self._lies = 0
-        self.publish()
+        consortium = (
+            Consortium()
+        )  # not the usual one, which lives at a fixed time: this agent has the machine's clock
+        consortium.append(replace(example.charter(), founded_at=int(time.time()) - AGE))
+        super().__init__(path, consortium)
 
     @property
     def charter(self) -> str:
@@ -128,7 +124,7 @@ class DishonestCoordinator(FakeCoordinator):
             return httpx.Response(404)
 
 
-class PublicPort:
+class LyingPort:
     """The coordinator's one public port, in a thread; `gateway` is None until the SuperLink is there."""
 
     def __init__(self, coordinator: DishonestCoordinator, tls: TlsFiles) -> None:
@@ -139,28 +135,20 @@ class PublicPort:
         own = [
             Route(f"/{part}/{{path:path}}", self._answer, methods=["GET", "POST"]) for part in ("log", "api")
         ]
-        config = uvicorn.Config(
-            Starlette(routes=[*own, *fleet]),
-            host="127.0.0.1",
-            port=0,
-            log_level="warning",
-            ws="none",
-            ssl_certfile=str(tls.certificate),
-            ssl_keyfile=str(tls.key),
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        listener = listen("127.0.0.1", 0)
+        self._server = PublicPort(tls, Starlette(routes=[*own, *fleet]))
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(listener),))
         self._thread.start()
         wait_until(lambda: self._server.started, "the public port")
-        self.number = int(self._server.servers[0].sockets[0].getsockname()[1])
+        self.number = int(listener.getsockname()[1])
 
     def stop(self) -> None:
         """Close the port, and the gateway's connections. Idempotent."""
         self._stopping = self._server.should_exit = True
         self._thread.join()
 
-    async def _serve(self) -> None:
-        await self._server.serve()
+    async def _serve(self, listener: socket.socket) -> None:
+        await self._server.serve([listener])
         if self.gateway is not None:
             await self.gateway.close()
 

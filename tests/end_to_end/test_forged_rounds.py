@@ -109,6 +109,7 @@ def test_no_quorum_on_the_start_nor_on_the_last_training_round(siege: Siege) -> 
 def test_rolled_back_checkpoint(siege: Siege, job: str) -> None:
     earlier, asked = list(siege.coordinator.consortium.entries), siege.message(job)
     siege.coordinator.close_round(job, siege.obeyed(asked))
+    siege.require_cosigned()  # it has read that the round was closed
     old = asked.config["checkpoint"]
     assert siege.refused(siege.message(job, checkpoint=old)) == "rolled-back"
     assert siege.coordinator.lie(earlier) == old  # the whole log as it was before the round was closed

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-import uvicorn
 from flwr.app import Message, Metadata
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.serde import message_to_proto
@@ -35,6 +35,7 @@ from coordinator.bundle import bundle
 from coordinator.errors import TransportError
 from coordinator.gateway import Gateway, GatewaySettings
 from coordinator.looks import Looks
+from coordinator.public_port import PublicPort, listen
 from coordinator.sendings import Sendings
 from coordinator.superlink import SuperLink, SuperLinkSettings
 from coordinator.tls import TlsFiles, ensure_tls
@@ -45,7 +46,7 @@ JOB = b'{"job":"transport"}'
 PATIENCE = 60.0  # seconds; a limit against hanging, not a measurement
 
 
-class PublicPort:
+class GatewayPort:
     """The gateway behind uvicorn on a port of its own, in a thread: what the coordinator's service will be."""
 
     def __init__(self, superlink: SuperLink, tls: TlsFiles) -> None:
@@ -53,23 +54,15 @@ class PublicPort:
         self._gateway = Gateway(
             GatewaySettings(address=superlink.address, authority=tls.authority), looks=looks
         )
-        config = uvicorn.Config(
-            Starlette(routes=list(self._gateway.routes)),
-            host="127.0.0.1",
-            port=0,
-            log_level="warning",
-            ws="none",
-            ssl_certfile=str(tls.certificate),
-            ssl_keyfile=str(tls.key),
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+        listener = listen("127.0.0.1", 0)
+        self._server = PublicPort(tls, Starlette(routes=list(self._gateway.routes)))
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(listener),))
         self._thread.start()
         wait_until(lambda: self._server.started)
-        self.address = f"127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        self.address = f"127.0.0.1:{listener.getsockname()[1]}"
 
-    async def _serve(self) -> None:
-        await self._server.serve()
+    async def _serve(self, listener: socket.socket) -> None:
+        await self._server.serve([listener])
         await self._gateway.close()
 
     def stop(self) -> None:
@@ -89,7 +82,7 @@ class Federation:
     folder: Path
     tls: TlsFiles
     superlink: SuperLink
-    port: PublicPort
+    port: GatewayPort
     nodes: dict[int, FlowerNode] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -135,7 +128,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     os.environ["TRANSPORT_PLAN"] = str(folder / "plan.json")  # the host process inherits it
     rounds = "tests.end_to_end.transport_rounds:TransportRounds"
     with SuperLink(SuperLinkSettings(directory=folder / "superlink", tls=tls, rounds=rounds)) as superlink:
-        federation = Federation(folder, tls, superlink, PublicPort(superlink, tls))
+        federation = Federation(folder, tls, superlink, GatewayPort(superlink, tls))
         yield federation
         federation.stop()
         federation.port.stop()  # before the SuperLink, which waits for open connections
