@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_CONNECTIONS = 2048  # a hospital holds about four
 MAX_FILES = 16_384
 MAX_HEAD = 32 << 10  # bytes of request line and headers
+PIECE = 16 << 10  # bytes that are counted at a time, one TLS record
 HEAD_SECONDS = 20.0  # from the first byte, or the connection's start, to the end of the head
 
 
@@ -42,10 +43,14 @@ class Bounded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in; too many that are no body end the connection: a head, or what follows a chunked body."""
-        self._unread += len(data)
-        super().data_received(data)
-        if self._unread > MAX_HEAD:
-            self.transport.abort()
+        for start in range(0, len(data), PIECE):  # asyncio hands over up to 256 KiB in one
+            piece = data[start : start + PIECE]
+            self._unread += len(piece)
+            super().data_received(piece)
+            if self._unread > MAX_HEAD:
+                self.transport.abort()
+            if self.transport.is_closing():
+                return
 
     def on_message_begin(self) -> None:
         """Await the head of a request."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from types import FrameType
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -67,7 +66,7 @@ def log_of(
     return Log.open(config.log, [keys[1]]), False
 
 
-def application(desk: JoiningDesk, tls: TlsFiles, server: uvicorn.Server | None = None) -> Starlette:
+def application(desk: JoiningDesk, tls: TlsFiles, server: PublicPort | None = None) -> Starlette:
     """Return the app of the public port before founding; `server` ends when the log has begun."""
 
     def after() -> None:

@@ -62,9 +62,8 @@ class DishonestCoordinator(FakeCoordinator):
     def __init__(self, path: Path) -> None:
         self.shown: LogFolder | None = None
         self._lies = 0
-        consortium = (
-            Consortium()
-        )  # not the usual one, which lives at a fixed time: this agent has the machine's clock
+        # Not the usual one, which lives at a fixed time: this agent has the machine's clock.
+        consortium = Consortium()
         consortium.append(replace(example.charter(), founded_at=int(time.time()) - AGE))
         super().__init__(path, consortium)
 
